@@ -1,0 +1,49 @@
+# Every target works on a bare machine with Python 3.11+, git and make; `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test test-slow check format proto requirements wheels clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## Make .venv with everything that demo, test and check need
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tenure needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing pinned dependencies into $(VENV) (once; about a minute)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: setup ## An agent that remembers across two processes, on a local server
+	@$(BIN)/python -m examples.demo
+
+test: setup ## All tests, against real servers that the run starts itself
+	@$(BIN)/python -m pytest
+
+test-slow: setup ## The long versions of the fuzz, fault and property tests
+	@TENURE_TEST_SLOW=1 $(BIN)/python -m pytest
+
+check: setup ## Lint, types, dependency direction, protocol, generated code
+	@$(BIN)/python -m scripts.check
+
+format: setup ## Format the code
+	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format --quiet .
+
+proto: setup ## Regenerate proto/tenure/v1 from the .proto files
+	@$(BIN)/python -m scripts.protos
+
+requirements: ## Pin dependencies again (needs uv); writes no host names
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package tenure --extra dev pyproject.toml -o requirements/dev.txt
+
+wheels: setup ## Build the three wheels into dist/
+	@for member in proto client server; do $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist ./$$member; done; ls dist
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -1,0 +1,157 @@
+"""What an operation asks of the server: `Call`, and `Plan`, the generator that yields calls.
+
+A plan is the whole logic of an operation without any I/O: it yields calls, receives their replies and
+returns the operation's value. `Connection` drives plans, blocking or not, so that each operation is
+written once and both colours behave alike. A plan is tested by `send()`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from tenure.v1 import checkpoints_pb2 as pb
+from tenure.v1 import common_pb2, server_pb2
+
+from tenure_client import slices
+from tenure_client.errors import UnreadableValue, from_status
+
+T = TypeVar("T")
+R = TypeVar("R", pb.MutationResult, pb.ReadResult)
+Plan = Generator["Call", Any, T]
+"""Yields calls, is sent their replies, returns the value of the operation."""
+
+MAX_UNARY_REQUEST = 1024 * 1024
+_BYTES_PER_SECOND = 4 * 1024 * 1024
+"""A transfer above one unary message gets one more second for each so many bytes."""
+_LARGEST_TRANSFER = 128 * 1024 * 1024
+"""The size a sliced read is taken to have: the server says it only after the read has begun."""
+
+
+class Shape(Enum):
+    """How a call travels."""
+
+    UNARY = "unary"
+    UPLOAD = "upload"
+    """The request in slices; the reply is one message."""
+    COLLECT = "collect"
+    """The reply is the list of all messages of a stream."""
+
+
+def _as_it_is(reply: Any) -> Any:
+    return reply
+
+
+@dataclass(slots=True)
+class Call:
+    """One operation of the data plane; each attempt sends it with the same operation id.
+
+    Attributes:
+        method: The RPC's name.
+        request: The request, or the message whose slices are the request.
+        operation: The part of `request` that is stamped before each attempt.
+        mutates: Whether it changes something, so that a lost answer is an unknown outcome.
+        extra_seconds: Time on top of the caller's timeout.
+        receive: Turns an OK reply into what the plan gets; raises what the reply says against the
+            operation in its batch, which then counts as a failed attempt.
+    """
+
+    method: str
+    request: Message
+    operation: common_pb2.Operation
+    mutates: bool = False
+    shape: Shape = Shape.UNARY
+    extra_seconds: float = 0
+    receive: Callable[[Any], Any] = field(default=_as_it_is)
+
+    def __post_init__(self) -> None:
+        if not self.operation.operation_id:
+            self.operation.operation_id = os.urandom(16)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request."""
+        return self.request.ByteSize()
+
+
+def write(mutation: pb.Mutation) -> Plan[None]:
+    """Apply one mutation, in slices if it is large."""
+    request = pb.WriteRequest(mutations=[mutation])
+    call = Call("Write", request, request.mutations[0].operation, mutates=True, receive=_only_result)
+    size = call.size
+    if size > MAX_UNARY_REQUEST:
+        call.method = "WriteSliced"
+        call.shape = Shape.UPLOAD
+        call.extra_seconds = size / _BYTES_PER_SECOND
+    yield call
+
+
+def read(ref: pb.CheckpointRef) -> Plan[pb.ReadResult]:
+    """Read one checkpoint of any size."""
+    request = pb.ReadRequest(reads=[pb.CheckpointRead(ref=ref)])
+    result: pb.ReadResult = yield Call("Read", request, request.reads[0].operation, receive=_only_result)
+    if not result.omitted:
+        return result
+    sliced = pb.ReadSlicedRequest(read=pb.CheckpointRead(ref=ref))
+    result = yield Call(
+        "ReadSliced",
+        sliced,
+        sliced.read.operation,
+        shape=Shape.COLLECT,
+        extra_seconds=_LARGEST_TRANSFER / _BYTES_PER_SECOND,
+        receive=_sliced_result,
+    )
+    return result
+
+
+def history(request: pb.GetChannelHistoryRequest) -> Plan[list[pb.ChannelHistoryPage]]:
+    """Read what channels contributed along the ancestors of a checkpoint."""
+    pages: list[pb.ChannelHistoryPage] = yield Call(
+        "GetChannelHistory", request, request.operation, shape=Shape.COLLECT, receive=_history_pages
+    )
+    return pages
+
+
+def mutate(
+    method: str,
+    request: (
+        pb.DeleteThreadRequest | pb.DeleteForRunsRequest | pb.CopyThreadRequest | pb.PruneThreadsRequest
+    ),
+) -> Plan[None]:
+    """Change threads; a repeat with the same operation id has one effect."""
+    yield Call(method, request, request.operation, mutates=True)
+
+
+def server_info() -> Plan[server_pb2.GetServerInfoResponse]:
+    """Ask the server for its version and limits."""
+    reply: server_pb2.GetServerInfoResponse = yield Call(
+        "GetServerInfo", server_pb2.GetServerInfoRequest(), common_pb2.Operation()
+    )
+    return reply
+
+
+def _only_result(reply: Any) -> Any:
+    if len(reply.results) != 1:
+        raise UnreadableValue(f"the server sent {len(reply.results)} results for one operation")
+    return _checked(reply.results[0])
+
+
+def _sliced_result(parts: list[pb.ReadSlicedResponse]) -> pb.ReadResult:
+    return _checked(slices.join(pb.ReadResult, (part.slice for part in parts)))
+
+
+def _checked(result: R) -> R:
+    error = from_status(result.status)
+    if error is not None:
+        raise error
+    return result
+
+
+def _history_pages(parts: list[pb.GetChannelHistoryResponse]) -> list[pb.ChannelHistoryPage]:
+    assembler = slices.Assembler(pb.ChannelHistoryPage)
+    pages = (part.page if part.HasField("page") else assembler.add(part.slice) for part in parts)
+    return [page for page in pages if page is not None]

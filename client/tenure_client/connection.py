@@ -1,0 +1,223 @@
+"""The connection: runs plans over gRPC, blocking or on the running event loop.
+
+Both colours share everything but the few lines that wait. A blocking call made on the thread of a
+running loop blocks that loop for its duration and works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, Self, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+from tenure.v1 import checkpoints_pb2 as pb
+
+from tenure_client import slices, tracing
+from tenure_client.calls import Call, Plan, Shape
+from tenure_client.channels import Channels, Stub
+from tenure_client.errors import InvalidRequest, from_rpc
+from tenure_client.listing import Listing
+from tenure_client.retry import Budget, Send, Sleep, steps
+from tenure_client.target import Target
+
+T = TypeVar("T")
+
+
+class Connection:
+    """A connection to a Tenure server, shared by savers and stores.
+
+    One object serves all threads, event loops and forked workers. Nothing is connected before the first
+    operation. An operation is retried within its time if that may help.
+
+    Args:
+        target: "host:port", "unix:/path" or "tenure://KEY@host:port"; None = the variable TENURE_TARGET.
+        api_key: The tenant's key; None = the one in `target`, else TENURE_API_KEY.
+        timeout: Seconds for one operation with all its retries. A request or reply above 1 MiB gets one
+            second more for each 4 MiB; a listing may take so long for each checkpoint.
+        ca: PEM file with the certificates to trust; None = TENURE_CA, else the system's.
+        insecure: Speak plaintext to an address that is not on this machine.
+        connections: gRPC channels per process and event loop; more than one helps when many threads
+            move large values.
+
+    Raises:
+        InvalidRequest: An argument is missing or contradicts another.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        ca: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
+        connections: int = 1,
+    ) -> None:
+        if timeout <= 0:
+            raise InvalidRequest("timeout must be more than 0 seconds", metadata={"field": "timeout"})
+        if connections < 1:
+            raise InvalidRequest("connections must be at least 1", metadata={"field": "connections"})
+        self._target = Target.resolve(target, api_key=api_key, ca=ca, insecure=insecure)
+        self._timeout = timeout
+        self._channels = Channels(self._target, connections)
+
+    def __repr__(self) -> str:
+        tls = "plaintext" if self._target.plaintext else "tls"
+        return f"Connection({self._target.address!r}, {tls}, api_key='tn_***')"
+
+    def run(self, name: str, plan: Plan[T]) -> T:
+        """Run a plan and return its value, blocking.
+
+        Args:
+            name: The operation's name in traces.
+            plan: What to do.
+
+        Raises:
+            TenureError: The operation failed, see `tenure_client.errors`.
+        """
+        with tracing.operation(name) as observer:
+            moves = steps(plan, Budget(self._timeout), observer)
+            outcome: Any = None
+            while True:
+                try:
+                    step = moves.send(outcome)
+                except StopIteration as done:
+                    return cast("T", done.value)
+                outcome = self._perform(step)
+
+    async def arun(self, name: str, plan: Plan[T]) -> T:
+        """Run a plan and return its value; see `run`."""
+        with tracing.operation(name) as observer:
+            moves = steps(plan, Budget(self._timeout), observer)
+            outcome: Any = None
+            while True:
+                try:
+                    step = moves.send(outcome)
+                except StopIteration as done:
+                    return cast("T", done.value)
+                outcome = await self._aperform(step)
+
+    def stream(self, name: str, listing: Listing[T]) -> Iterator[T]:
+        """Yield the items of a listing; leaving the iterator cancels its stream.
+
+        Raises:
+            TenureError: The listing cannot go on.
+        """
+        with tracing.operation(name, current=False) as observer:
+            budget = Budget(self._timeout)
+            while not listing.done:
+                timeout, request = listing.begin(budget, observer)
+                rpc = self._channels.sync_stub().List(
+                    request, timeout=timeout, metadata=self._metadata(request.operation.traceparent)
+                )
+                try:
+                    while not listing.done and (part := self._next(rpc, listing)) is not None:
+                        yield from listing.items(part)
+                finally:
+                    rpc.cancel()
+                if listing.failure is not None:
+                    budget, pause = listing.recover(budget, self._timeout)
+                    time.sleep(pause)
+
+    async def astream(self, name: str, listing: Listing[T]) -> AsyncGenerator[T]:
+        """Yield the items of a listing; see `stream`."""
+        with tracing.operation(name, current=False) as observer:
+            budget = Budget(self._timeout)
+            while not listing.done:
+                timeout, request = listing.begin(budget, observer)
+                rpc = self._channels.aio_stub().List(
+                    request, timeout=timeout, metadata=self._metadata(request.operation.traceparent)
+                )
+                try:
+                    while not listing.done and (part := await self._anext(rpc, listing)) is not None:
+                        for item in listing.items(part):
+                            yield item
+                finally:
+                    rpc.cancel()
+                if listing.failure is not None:
+                    budget, pause = listing.recover(budget, self._timeout)
+                    await asyncio.sleep(pause)
+
+    def close(self) -> None:
+        """Close the channels; they are made again if the connection is used again."""
+        self._channels.close()
+
+    async def aclose(self) -> None:
+        """Close the channels, those of the running loop in an orderly way."""
+        await self._channels.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _perform(self, step: Send | Sleep) -> Any:
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+            return None
+        try:
+            rpc = self._open(self._channels.sync_stub(), step)
+            return list(rpc) if step.call.shape is Shape.COLLECT else rpc
+        except grpc.RpcError as error:
+            return from_rpc(error)
+
+    async def _aperform(self, step: Send | Sleep) -> Any:
+        if isinstance(step, Sleep):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            rpc = self._open(self._channels.aio_stub(), step)
+            return [part async for part in rpc] if step.call.shape is Shape.COLLECT else await rpc
+        except grpc.RpcError as error:
+            return from_rpc(error)
+
+    def _open(self, stub: Stub, step: Send) -> Any:
+        call = step.call
+        return getattr(stub, call.method)(
+            _uploaded(call) if call.shape is Shape.UPLOAD else call.request,
+            timeout=step.timeout,
+            metadata=self._metadata(call.operation.traceparent),
+        )
+
+    def _metadata(self, traceparent: str) -> tuple[tuple[str, str], ...]:
+        key = ("authorization", f"Bearer {self._target.api_key}")
+        return (key, ("traceparent", traceparent)) if traceparent else (key,)
+
+    @staticmethod
+    def _next(rpc: Any, listing: Listing[Any]) -> pb.ListResponse | None:
+        try:
+            part: pb.ListResponse | None = next(rpc, None)
+        except grpc.RpcError as error:
+            listing.failed(from_rpc(error))
+            return None
+        if part is None:
+            listing.finish()
+        return part
+
+    @staticmethod
+    async def _anext(rpc: Any, listing: Listing[Any]) -> pb.ListResponse | None:
+        try:
+            part = await rpc.read()
+        except grpc.RpcError as error:
+            listing.failed(from_rpc(error))
+            return None
+        if part is grpc.aio.EOF:
+            listing.finish()
+            return None
+        read: pb.ListResponse = part
+        return read
+
+
+def _uploaded(call: Call) -> Iterator[Message]:
+    return (pb.WriteSlicedRequest(slice=part) for part in slices.split(call.request))

@@ -1,0 +1,148 @@
+"""How long an operation may take and when a failed attempt is repeated; no I/O.
+
+Full jitter: before attempt n the client waits a random time below `min(CAP, BASE * 2**n)`, plus what the
+server asked for. gRPC's own retries are off: they silently stop at requests of 256 KiB.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from tenure_client.calls import Call, Plan
+from tenure_client.errors import DeadlineExceeded, OutcomeUnknown, TenureError
+
+T = TypeVar("T")
+
+BASE = 0.05
+CAP = 2.0
+_SEND_MARGIN = 0.2
+"""Seconds by which the server gives up before the transport does, so that its answer still arrives."""
+
+
+class Budget:
+    """The time one operation may take, over all its attempts.
+
+    Args:
+        timeout: Seconds.
+        clock: Returns the time in seconds.
+        jitter: Returns a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._deadline = clock() + timeout
+        self.attempts = 0
+
+    def extend(self, seconds: float) -> None:
+        """Allow more time, for a transfer that is known to be large."""
+        self._deadline += seconds
+
+    def begin_attempt(self) -> float:
+        """Count an attempt and return the seconds it may take, more than 0.
+
+        Raises:
+            DeadlineExceeded: No time is left.
+        """
+        left = self._deadline - self._clock()
+        if left <= 0:
+            raise DeadlineExceeded("no time is left for the operation; raise timeout=")
+        self.attempts += 1
+        return left
+
+    def pause_after(self, error: TenureError) -> float | None:
+        """Return the seconds to wait before the next attempt, None to give up."""
+        if not error.retryable:
+            return None
+        backoff = self._jitter() * min(CAP, BASE * 2 ** (self.attempts - 1))
+        pause = backoff + (error.retry_after or 0)
+        return pause if self._clock() + pause < self._deadline else None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a call once; the driver sends back its reply or a TenureError."""
+
+    call: Call
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait for some seconds."""
+
+    seconds: float
+
+
+Steps = Generator[Send | Sleep, Any, T]
+
+
+class Observer(Protocol):
+    """What learns about attempts; see `tracing`."""
+
+    @property
+    def traceparent(self) -> str: ...
+
+    def sent(self, size: int) -> None: ...
+
+
+def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
+    """Turn a plan into the steps of a driver: attempts and pauses.
+
+    Raises:
+        TenureError: What the last attempt said; OutcomeUnknown if the operation changes something and
+            an attempt may have been applied.
+    """
+    reply: Any = None
+    while True:
+        try:
+            call = plan.send(reply)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+        reply = yield from _attempts(call, budget, observer)
+
+
+def _attempts(call: Call, budget: Budget, observer: Observer) -> Steps[Any]:
+    budget.extend(call.extra_seconds)
+    maybe_applied = False
+    while True:
+        timeout = budget.begin_attempt()
+        stamp(call, timeout, observer)
+        try:
+            outcome = yield Send(call, timeout)
+            if isinstance(outcome, TenureError):
+                raise outcome
+            return call.receive(outcome)
+        except TenureError as failed:
+            error = failed
+        maybe_applied = maybe_applied or error.maybe_applied
+        pause = budget.pause_after(error)
+        if pause is None:
+            if call.mutates and maybe_applied and error.transient:
+                raise OutcomeUnknown(
+                    "the change may or may not have been applied; repeating the operation is safe "
+                    f"({type(error).__name__}: {error})",
+                    metadata=error.metadata,
+                    maybe_applied=True,
+                ) from None
+            raise error
+        yield Sleep(pause)
+
+
+def stamp(call: Call, timeout: float, observer: Observer) -> None:
+    """Write into the request what changes with each attempt."""
+    wanted = max(timeout - min(_SEND_MARGIN, timeout / 10), 0.001)
+    call.operation.timeout_ms = int(wanted * 1000)
+    call.operation.traceparent = observer.traceparent
+    observer.sent(call.size)

@@ -1,0 +1,1 @@
+"""Protocol of Tenure; the messages live in `tenure.v1`."""

@@ -1,0 +1,243 @@
+"""The `tenure` command. Heavy modules are imported by the command that needs them: `--help` stays quick."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import click
+
+from tenure_server import __version__
+
+if TYPE_CHECKING:
+    from tenure_server.domain import Scope, TenantId
+    from tenure_server.storage.postgres.tenants import PostgresTenants
+
+T = TypeVar("T")
+
+_EPILOG = (
+    "Environment variables and their defaults: docs/operations.md. Shell completion: `tenure completion`."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tenure")
+def main() -> None:
+    """Tenure: shared memory for LangGraph agents."""
+
+
+@main.command()
+def serve() -> None:
+    """Serve, as the TENURE_* environment variables say.
+
+    TENURE_DATABASE_URL (as tenure_app) is needed; TENURE_REDIS_URL, TENURE_OPS_DATABASE_URL (sweeper),
+    TENURE_LISTEN, TENURE_TLS_CERT and TENURE_TLS_KEY are usual.
+    """
+    from tenure_server import app
+    from tenure_server.config import Config, ConfigError
+
+    try:
+        config = Config.from_env(os.environ)
+        _log_to_stderr(config.log_level)
+        _run(app.serve(config))
+    except ConfigError as error:
+        raise _Failure("\n".join(["cannot serve:", *(f"  {fault}" for fault in error.faults)])) from None
+
+
+@main.command()
+@_json
+def migrate(as_json: bool) -> None:
+    """Bring the schema of TENURE_ADMIN_DATABASE_URL up to date.
+
+    Makes the roles tenure_owner, tenure_app and tenure_ops. TENURE_APP_PASSWORD and TENURE_OPS_PASSWORD, if
+    set, become the passwords of the latter two.
+    """
+    from tenure_server.storage.postgres.migrate import migrate as apply
+
+    applied = _run(
+        apply(
+            _admin_url(),
+            app_password=os.environ.get("TENURE_APP_PASSWORD"),
+            ops_password=os.environ.get("TENURE_OPS_PASSWORD"),
+        )
+    )
+    lines = [f"applied {name}" for name in applied] or ["the schema is up to date"]
+    _show({"applied": applied}, lines, as_json=as_json)
+
+
+@main.group()
+def tenant() -> None:
+    """Make tenants."""
+
+
+@tenant.command("create")
+@click.argument("name")
+@click.option(
+    "--key", "scopes", metavar="SCOPES", help="Also make a key with these scopes: read,write,admin."
+)
+@_json
+def tenant_create(name: str, scopes: str | None, as_json: bool) -> None:
+    """Make a tenant called NAME."""
+    wanted = _scopes(scopes) if scopes is not None else None
+
+    async def create(tenants: PostgresTenants) -> dict[str, str]:
+        tenant_id = await tenants.create_tenant(name)
+        result = {"tenant_id": str(tenant_id), "name": name}
+        if wanted is not None:
+            result |= await _new_key(tenants, tenant_id, wanted, None)
+        return result
+
+    result = _run(create(_tenants()))
+    _show(result, [f"{key:<10} {value}" for key, value in result.items()], as_json=as_json)
+    _warn_shown_once(result)
+
+
+@main.group()
+def key() -> None:
+    """Make and revoke API keys."""
+
+
+@key.command("create")
+@click.option("--tenant", "tenant_id", type=click.UUID, required=True, help="The tenant's id.")
+@click.option("--scopes", default="read,write", show_default=True, help="Of read, write, admin.")
+@click.option("--expires-in", type=click.FloatRange(min=1), metavar="SECONDS", help="Default: never.")
+@_json
+def key_create(tenant_id: UUID, scopes: str, expires_in: float | None, as_json: bool) -> None:
+    """Make a key of a tenant. Its text is shown this once only."""
+    from tenure_server.domain import TenantId
+
+    result = _run(_new_key(_tenants(), TenantId(tenant_id), _scopes(scopes), expires_in))
+    _show(result, [f"{key:<10} {value}" for key, value in result.items()], as_json=as_json)
+    _warn_shown_once(result)
+
+
+@key.command("revoke")
+@click.option("--tenant", "tenant_id", type=click.UUID, help="The tenant's id, if KEY is a key id.")
+@click.argument("key")
+@_json
+def key_revoke(tenant_id: UUID | None, key: str, as_json: bool) -> None:
+    """Revoke KEY, a key's id or its whole text. Every replica refuses it within 5 seconds."""
+    from tenure_server.domain import TenantId
+    from tenure_server.keys import ApiKey
+
+    parsed = ApiKey.parse(key)
+    if parsed is not None:
+        tenant, key_id = parsed.tenant, parsed.key_id
+    elif tenant_id is not None:
+        tenant, key_id = TenantId(tenant_id), key
+    else:
+        raise click.UsageError("KEY is a key id: say --tenant as well")
+    if not _run(_tenants().revoke_key(tenant, key_id)):
+        raise _Failure("there is no such key")
+    _show({"revoked": key_id}, [f"revoked {key_id}"], as_json=as_json)
+
+
+@main.command()
+@click.option("--port", default=7443, show_default=True, help="0 takes a free one.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the databases live.")
+@click.option(
+    "--ready-file", type=click.Path(path_type=Path), help="Write target and key as JSON, once it serves."
+)
+@click.option("--memory", is_flag=True, help="No databases: everything is lost at the end.")
+def dev(port: int, data_dir: Path | None, ready_file: Path | None, memory: bool) -> None:
+    """Run a whole local Tenure: Postgres, Valkey, a tenant and a key."""
+    from tenure_server.config import ConfigError
+    from tenure_server.local.dev import DevError
+    from tenure_server.local.dev import dev as run
+
+    _log_to_stderr(os.environ.get("TENURE_LOG_LEVEL", "WARNING"))
+    try:
+        _run(run(port=port, data_dir=data_dir, ready_file=ready_file, memory=memory))
+    except (ConfigError, DevError) as error:
+        raise _Failure(str(error)) from None
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of SHELL, to be sourced in its start-up file."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(main, {}, "tenure", "_TENURE_COMPLETE").source())
+
+
+class _Failure(click.ClickException):
+    """Ends the command with exit code 1 and a message."""
+
+
+async def _new_key(
+    tenants: PostgresTenants, tenant_id: TenantId, scopes: frozenset[Scope], expires_in: float | None
+) -> dict[str, str]:
+    from tenure_server.keys import ApiKey
+
+    text = await tenants.create_key(tenant_id, scopes, expires_in)
+    parsed = ApiKey.parse(text)
+    assert parsed is not None
+    return {
+        "api_key": text,
+        "key_id": parsed.key_id,
+        "tenant_id": str(tenant_id),
+        "scopes": ",".join(sorted(scope.value for scope in scopes)),
+    }
+
+
+def _scopes(text: str) -> frozenset[Scope]:
+    from tenure_server.domain import Scope
+
+    try:
+        return frozenset(Scope(name.strip()) for name in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: give some of read, write, admin, separated by commas") from None
+
+
+def _admin_url() -> str:
+    url = os.environ.get("TENURE_ADMIN_DATABASE_URL") or os.environ.get("TENURE_DATABASE_URL")
+    if not url:
+        raise _Failure(
+            "TENURE_ADMIN_DATABASE_URL is not set: the database's owner or superuser for `migrate`, "
+            "or tenure_ops for tenants and keys, such as postgresql://postgres@127.0.0.1/tenure"
+        )
+    return url
+
+
+def _tenants() -> PostgresTenants:
+    from tenure_server.storage.postgres.tenants import PostgresTenants
+
+    return PostgresTenants(_admin_url())
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    from tenure_server.errors import TenureError
+
+    try:
+        return asyncio.run(work)
+    except TenureError as error:
+        raise _Failure(str(error)) from None
+
+
+def _show(result: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
+    click.echo(json.dumps(result) if as_json else "\n".join(lines))
+
+
+def _warn_shown_once(result: dict[str, str]) -> None:
+    if "api_key" in result and sys.stdout.isatty():
+        click.echo("Keep the key now: it is not shown again.", err=True)
+
+
+def _log_to_stderr(level: str) -> None:
+    import logging
+
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+if __name__ == "__main__":
+    main()

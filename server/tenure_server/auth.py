@@ -1,0 +1,125 @@
+"""Authentication and authorization: from the `authorization` header to a principal with a scope."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from tenure_server import errors
+from tenure_server.domain import Principal, Scope, StoredKey
+from tenure_server.keys import ApiKey
+from tenure_server.storage.ports import KeyStore
+
+_SERVICE = "/tenure.v1.CheckpointService/"
+ANY: Final[Scope | None] = None
+
+RULES: Final[dict[str, Scope | None]] = {
+    _SERVICE + "Write": Scope.WRITE,
+    _SERVICE + "WriteSliced": Scope.WRITE,
+    _SERVICE + "Read": Scope.READ,
+    _SERVICE + "ReadSliced": Scope.READ,
+    _SERVICE + "List": Scope.READ,
+    _SERVICE + "GetChannelHistory": Scope.READ,
+    _SERVICE + "ListThreads": Scope.READ,
+    _SERVICE + "DeleteThread": Scope.WRITE,
+    _SERVICE + "DeleteForRuns": Scope.WRITE,
+    _SERVICE + "CopyThread": Scope.WRITE,
+    _SERVICE + "PruneThreads": Scope.WRITE,
+    "/tenure.v1.ServerService/GetServerInfo": ANY,
+}
+"""The scope that each RPC needs, ANY = any valid key. An RPC without a rule is refused; a test compares
+this table with the protocol. (CVE-2026-104873: decorators on handlers silently missed some.)"""
+
+PUBLIC: Final = frozenset(
+    {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List"}
+)
+"""RPCs without a key: probes have none, and health tells nothing about tenants."""
+
+_MAX_CACHED = 10_000
+
+
+class Authenticator:
+    """Looks keys up and remembers the valid ones for a short while.
+
+    Never depends on Redis. A key found valid is trusted for `trust` seconds, so a revocation takes effect
+    on every replica within that time; refusals are not remembered.
+    """
+
+    def __init__(self, keys: KeyStore, trust: float = 4.0) -> None:
+        self._keys = keys
+        self._trust = trust
+        self._known: dict[bytes, tuple[Principal, float]] = {}
+        self._looking_up: dict[bytes, asyncio.Task[Principal]] = {}
+
+    async def authenticate(self, metadata: Sequence[tuple[str, str | bytes]]) -> Principal:
+        """Return the caller.
+
+        Raises:
+            Unauthenticated: For whatever reason; all of them look the same.
+            Unavailable: The database cannot be asked.
+        """
+        text = next((value for name, value in metadata if name == "authorization"), "")
+        scheme, _, token = text.partition(" ") if isinstance(text, str) else ("", "", "")
+        if scheme.lower() != "bearer":
+            raise errors.Unauthenticated
+        # Only a digest of the key stays in memory.
+        identity = hashlib.sha256(token.encode(errors="replace")).digest()
+        known = self._known.get(identity)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        key = ApiKey.parse(token)
+        if key is None:
+            raise errors.Unauthenticated
+        # One look-up for all calls that wait for the same key; it belongs to none of them, so a cancelled
+        # call does not fail its neighbours.
+        task = self._looking_up.get(identity)
+        if task is None:
+            task = asyncio.create_task(self._look_up(identity, key))
+            self._looking_up[identity] = task
+            task.add_done_callback(lambda done: self._forget(identity, done))
+        return await asyncio.shield(task)
+
+    def _forget(self, identity: bytes, task: asyncio.Task[Principal]) -> None:
+        self._looking_up.pop(identity, None)
+        if not task.cancelled():
+            task.exception()
+
+    async def _look_up(self, identity: bytes, key: ApiKey) -> Principal:
+        started = time.monotonic()
+        stored = await self._keys.find_key(key.tenant, key.key_id)
+        # An unknown key costs the same comparison as a known one.
+        matches = key.matches(stored.digest if stored is not None else bytes(32))
+        left = _seconds_left(stored) if stored is not None else 0.0
+        if stored is None or not matches or left <= 0:
+            self._known.pop(identity, None)
+            raise errors.Unauthenticated
+        principal = Principal(stored.tenant, stored.key_id, stored.scopes)
+        if len(self._known) >= _MAX_CACHED:
+            self._known.clear()
+        self._known[identity] = (principal, started + min(self._trust, left))
+        return principal
+
+
+def authorize(principal: Principal, method: str) -> None:
+    """Check that the principal may call an RPC.
+
+    Raises:
+        ScopeMissing: It may not, or the RPC has no rule.
+    """
+    if method not in RULES:
+        raise errors.ScopeMissing("none: the method is not known")
+    scope = RULES[method]
+    if scope is not None and scope not in principal.scopes:
+        raise errors.ScopeMissing(scope.value)
+
+
+def _seconds_left(key: StoredKey) -> float:
+    if key.revoked_at is not None:
+        return 0.0
+    if key.expires_at is None:
+        return float("inf")
+    return (key.expires_at - datetime.now(UTC)).total_seconds()

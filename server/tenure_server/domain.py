@@ -1,0 +1,268 @@
+"""What the service talks about: frozen values without gRPC, SQL or Redis."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import NewType
+from uuid import UUID
+
+TenantId = NewType("TenantId", UUID)
+"""A tenant; always taken from the credential, never from a request."""
+
+EMPTY = "empty"
+"""Type tag of a channel version that has no value (LangGraph's InMemorySaver uses the same tag)."""
+
+DIGEST_BYTES = 16
+
+
+class Scope(Enum):
+    """What an API key may do."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller of an RPC: a key of a tenant.
+
+    Attributes:
+        tenant: The tenant the key belongs to.
+        key_id: The public part of the key, safe to log.
+        scopes: What the key may do.
+    """
+
+    tenant: TenantId
+    key_id: str
+    scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """An API key as it is stored: the SHA-256 of its secret, never the secret."""
+
+    tenant: TenantId
+    key_id: str
+    digest: bytes
+    scopes: frozenset[Scope]
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Identity and time of one operation of the data plane.
+
+    Attributes:
+        operation_id: Sixteen random bytes made by the client, the same for every attempt.
+        deadline: `time.monotonic()` in seconds after which the caller no longer waits.
+        digest: SHA-256 of what the request asks for, without the operation itself; a repeat with the
+            same id and another digest is refused. Empty for put and put_writes, which are idempotent
+            by their own ids.
+    """
+
+    operation_id: bytes
+    deadline: float
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """An opaque payload: the serializer's type tag and its bytes."""
+
+    type: str
+    data: bytes
+
+    def digest(self) -> bytes:
+        """Return the 16-byte BLAKE2b of tag and bytes, by which a cached copy is checked."""
+        state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        state.update(len(self.type).to_bytes(4, "big") + self.type.encode())
+        state.update(self.data)
+        return state.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """Names a checkpoint; `checkpoint_id` None means the latest of the namespace."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelValue:
+    """The value of one version of a channel; its type is `EMPTY` if the version has none."""
+
+    channel: str
+    version: str
+    value: Blob
+
+
+@dataclass(frozen=True, slots=True)
+class PendingWrite:
+    """One write of a task; a negative `idx` replaces, others keep the first."""
+
+    task_id: str
+    task_path: str
+    idx: int
+    channel: str
+    value: Blob
+
+
+@dataclass(frozen=True, slots=True)
+class PutCheckpoint:
+    """Store a checkpoint; `checkpoint_id` of `ref` is set.
+
+    Attributes:
+        body: The checkpoint without its channel values.
+        metadata: JSON text of one object, as the client sent it.
+        filterable: JSON text of the metadata's top-level scalars of at most 1 KiB, for filters.
+        run_id: `run_id` of the metadata if it is a string.
+        channel_versions: Version of every channel that the checkpoint holds.
+        new_values: Values of the versions that are new.
+        format_version: LangGraph's `v` of the checkpoint.
+    """
+
+    operation: Operation
+    ref: CheckpointRef
+    parent_checkpoint_id: str | None
+    body: Blob
+    metadata: str
+    filterable: str
+    run_id: str | None
+    channel_versions: Mapping[str, str]
+    new_values: Sequence[ChannelValue]
+    format_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutWrites:
+    """Store pending writes of the checkpoint `ref`, which need not exist yet."""
+
+    operation: Operation
+    ref: CheckpointRef
+    writes: Sequence[PendingWrite]
+
+
+Mutation = PutCheckpoint | PutWrites
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRef:
+    """Which value a checkpoint holds for a channel, without the bytes.
+
+    Attributes:
+        digest: `Blob.digest()` of the stored value: what a cached copy must match.
+        size: Size of the value in bytes.
+    """
+
+    channel: str
+    version: str
+    digest: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A stored checkpoint without its channel values, read from one snapshot.
+
+    Attributes:
+        thread_key: Internal id of this life of the thread; a thread deleted and made again has another.
+        generation: Changes when stored rows of the thread may have gone or changed (delete, prune,
+            delete_for_runs, a re-put); values fetched under another generation are not used.
+        values: The channel values, `EMPTY` ones left out.
+        pending_writes: In the order (task_path, task_id, idx).
+        inline: The channel values themselves, in the order of `values`, where storage sent them along
+            because they are small; None for a value that is to be fetched with `bodies`, and an empty
+            sequence if storage sends none along.
+    """
+
+    thread_id: str
+    thread_key: UUID
+    generation: int
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_checkpoint_id: str | None
+    body: Blob
+    metadata: str
+    values: Sequence[ValueRef]
+    pending_writes: Sequence[PendingWrite]
+    inline: Sequence[Blob | None] = ()
+
+    def at_hand(self) -> list[Blob | None]:
+        """Return the values that came along, None for each that is to be fetched."""
+        return list(self.inline) if self.inline else [None] * len(self.values)
+
+    def only(self, indexes: Sequence[int]) -> Head:
+        """Return the head with these of its values."""
+        return replace(
+            self,
+            values=[self.values[index] for index in indexes],
+            inline=[self.inline[index] for index in indexes] if self.inline else (),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A stored checkpoint with its channel values, in the order of `head.values`."""
+
+    head: Head
+    values: Sequence[Blob]
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """What to list, newest checkpoint id first over everything asked.
+
+    Attributes:
+        thread_id: The thread, None = every thread of the tenant.
+        checkpoint_ns: The namespace, None = any, "" = the root graph's.
+        checkpoint_id: Only this id, if not None.
+        before: Only ids that sort before this one, if not None.
+        filter: Top-level members that the metadata must equal; values as JSON gives them.
+        after: Position (checkpoint_id, thread_id, checkpoint_ns) of the last checkpoint already
+            returned, None at the start. The order is checkpoint_id descending, then thread_id and
+            checkpoint_ns ascending, all bytewise.
+    """
+
+    thread_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: str | None = None
+    before: str | None = None
+    filter: Mapping[str, object] = field(default_factory=dict)
+    after: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelHistory:
+    """What one channel contributed along the ancestors of a checkpoint.
+
+    Attributes:
+        writes: (task_id, value) from the newest to the oldest; within one checkpoint in reverse order of
+            (task_path, task_id, idx).
+        seed: The stored value at the nearest ancestor that has one, None if the walk reached the root.
+    """
+
+    writes: Sequence[tuple[str, Blob]]
+    seed: Blob | None
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread of the tenant."""
+
+    thread_id: str
+    created_at: datetime
+
+
+class PruneStrategy(Enum):
+    """What pruning a thread keeps."""
+
+    KEEP_LATEST = "keep_latest"
+    DELETE_ALL = "delete_all"

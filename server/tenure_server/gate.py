@@ -1,0 +1,166 @@
+"""What every RPC passes before and after its servicer, in this order:
+
+1. authenticate and authorize, before the message body is read: refusing from a handler that takes the
+   request as a stream leaves the body undelivered (24 anonymous calls of 12 MiB cost a server 58 MiB
+   instead of 490);
+2. a span, outside everything that can fail, so that it sees every final code;
+3. errors become statuses;
+4. admission: a slot for the tenant, or a refusal with a pushback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
+
+from tenure_server import auth, errors, telemetry
+from tenure_server.admission import Admission
+from tenure_server.domain import Principal
+from tenure_server.services.caller import principal as current_principal
+from tenure_server.wire import status
+from tenure_server.wire.requests import traceparents
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class Gate(grpc.aio.ServerInterceptor):
+    """The only interceptor of the server."""
+
+    def __init__(self, authenticator: auth.Authenticator, admission: Admission) -> None:
+        self._authenticator = authenticator
+        self._admission = admission
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        if handler is None or method in auth.PUBLIC:
+            return handler
+        metadata = handler_call_details.invocation_metadata or ()
+        try:
+            principal = await self._authenticator.authenticate(metadata)
+            auth.authorize(principal, method)
+        except Exception as error:
+            return _refusal(status.of(error))
+        if handler.request_streaming:
+            parents = [str(value) for name, value in metadata if name == "traceparent"]
+            return self._stream_unary(handler, method, principal, parents)
+        if handler.response_streaming:
+            return self._unary_stream(handler, method, principal)
+        return self._unary_unary(handler, method, principal)
+
+    def _unary_unary(self, handler: Handler, method: str, principal: Principal) -> Handler:
+        serve: Any = handler.unary_unary
+
+        async def guarded(request: Message, context: Context) -> Any:
+            rpc = _Rpc(method, principal, traceparents(request))
+            with rpc, self._admission.slot(method, principal.tenant):
+                return await serve(request, context)
+            return await rpc.abort(context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary_stream(self, handler: Handler, method: str, principal: Principal) -> Handler:
+        serve: Any = handler.unary_stream
+
+        async def guarded(request: Message, context: Context) -> AsyncIterator[Any]:
+            rpc = _Rpc(method, principal, traceparents(request))
+            with rpc, self._admission.slot(method, principal.tenant):
+                async for response in serve(request, context):
+                    yield response
+                return
+            await rpc.abort(context)
+
+        return grpc.unary_stream_rpc_method_handler(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _stream_unary(
+        self, handler: Handler, method: str, principal: Principal, parents: Sequence[str]
+    ) -> Handler:
+        serve: Any = handler.stream_unary
+
+        async def guarded(requests: AsyncIterator[Message], context: Context) -> Any:
+            rpc = _Rpc(method, principal, parents)
+            with rpc, self._admission.slot(method, principal.tenant):
+                return await serve(requests, context)
+            return await rpc.abort(context)
+
+        return grpc.stream_unary_rpc_method_handler(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
+
+
+class _Rpc:
+    """Runs a block as one RPC, in its span; an error is kept, to be sent once the block is left.
+
+    The span continues the trace of the first operation and links to those of the others.
+    """
+
+    def __init__(self, method: str, principal: Principal, parents: Sequence[str]) -> None:
+        self._principal = principal
+        self._failure: status_pb2.Status | None = None
+        self._span = telemetry.span(
+            method.removeprefix("/"),
+            parent=telemetry.context_of(parents[0]) if parents else None,
+            links=parents[1:],
+            kind=SpanKind.SERVER,
+            attributes={
+                telemetry.TENANT: telemetry.tenant_hash(principal.tenant),
+                telemetry.OPERATIONS: max(len(parents), 1),
+            },
+        )
+
+    def __enter__(self) -> None:
+        current_principal.set(self._principal)
+        self._span.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        span = get_current_span()
+        if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+            # Something below was cancelled, not this call: left alone, its client would hang (grpc #29248).
+            error = errors.Unavailable("the operation was interrupted; retry")
+        if isinstance(error, Exception):
+            self._failure = status.of(error)
+        code = "CANCELLED" if error is not None else "OK"
+        if self._failure is not None:
+            code = status.name(self._failure)
+            span.set_status(Status(StatusCode.ERROR, code))
+        span.set_attribute(telemetry.RPC_CODE, code)
+        self._span.__exit__(None, None, None)
+        return self._failure is not None
+
+    async def abort(self, context: Context) -> NoReturn:
+        """Send the error."""
+        assert self._failure is not None
+        await status.abort(context, self._failure)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _refusal(failure: status_pb2.Status) -> Handler:
+    """Return a handler that refuses without reading the request, whatever the shape of the RPC."""
+
+    async def refuse(requests: AsyncIterator[bytes], context: Context) -> bytes:
+        await status.abort(context, failure)
+
+    return grpc.stream_unary_rpc_method_handler(refuse)

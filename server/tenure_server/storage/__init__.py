@@ -1,0 +1,1 @@
+"""Where checkpoints live: the contract (`ports`) and what implements or wraps it."""

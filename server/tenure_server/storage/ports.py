@@ -1,0 +1,173 @@
+"""The storage contract. Its docstrings are what every implementation and wrapper must keep.
+
+Common to all methods: the tenant is explicit and comes from the credential; a foreign thread looks
+exactly like an absent one; ids compare bytewise; `Unavailable` means nothing is known to have been
+applied unless said otherwise; an operation whose deadline has passed raises `DeadlineExceeded`
+without having been started. Nothing here ever decodes a payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from tenure_server.domain import (
+    Blob,
+    ChannelHistory,
+    CheckpointRef,
+    Head,
+    ListQuery,
+    Mutation,
+    Operation,
+    PruneStrategy,
+    Scope,
+    StoredKey,
+    TenantId,
+    Thread,
+)
+from tenure_server.errors import TenureError
+
+
+class CheckpointStore(Protocol):
+    """Checkpoints, channel values and pending writes of threads."""
+
+    async def write(self, tenant: TenantId, mutations: Sequence[Mutation]) -> Sequence[TenureError | None]:
+        """Apply mutations; those of one thread in the given order.
+
+        Each mutation is atomic and fails alone. A put of a new id stores it; a put of a stored id
+        replaces checkpoint, metadata and parent and does not move the latest. A channel version that is
+        stored already keeps its first value. A pending write with a negative index replaces the one
+        with the same (task, index), others keep the first. Both are idempotent.
+
+        Latest of a namespace = greatest checkpoint id. Only when a NEW checkpoint whose parent is the
+        latest sorts below it (a worker's slow clock) does that checkpoint become the latest, until a put
+        sorts above all.
+
+        Returns:
+            For each mutation None if it is committed, else why it is not. Never a partial mutation.
+        """
+        ...
+
+    async def heads(self, tenant: TenantId, refs: Sequence[CheckpointRef]) -> Sequence[Head | None]:
+        """Return the checkpoints without their channel values, all from one snapshot, None if absent.
+
+        A read that begins after a write was acknowledged sees it, through any replica.
+        """
+        ...
+
+    async def bodies(self, tenant: TenantId, heads: Sequence[Head]) -> Sequence[Sequence[Blob] | None]:
+        """Return the channel values of each head in the order of `head.values`.
+
+        None for a head whose thread has another generation by now: call `heads` again.
+        """
+        ...
+
+    async def list_heads(self, tenant: TenantId, query: ListQuery, limit: int) -> Sequence[Head]:
+        """Return up to `limit` checkpoints without their channel values, in the order of `ListQuery`.
+
+        A filter member matches if the metadata's top-level member equals it as Python values compare
+        (1 == 1.0 == True); a missing member counts as null. Fewer than `limit` means there are no more.
+        """
+        ...
+
+    async def channel_history(
+        self, tenant: TenantId, ref: CheckpointRef, channels: Sequence[str]
+    ) -> Mapping[str, ChannelHistory]:
+        """Walk the ancestors of a checkpoint and return what each channel contributed, from one snapshot.
+
+        The walk of a channel ends at the nearest ancestor that holds a value of it, whose own pending
+        writes still count; the target's own pending writes do not. Every asked channel is in the
+        result; an absent checkpoint has an empty history.
+        """
+        ...
+
+    async def list_threads(
+        self, tenant: TenantId, prefix: str, after: str | None, limit: int
+    ) -> Sequence[Thread]:
+        """Return up to `limit` threads whose id starts with `prefix` and sorts after `after`, in order."""
+        ...
+
+    async def delete_thread(self, tenant: TenantId, operation: Operation, thread_id: str) -> None:
+        """Remove a thread with everything in it; an absent thread is fine.
+
+        This and the following methods have one effect however often the same operation id comes, and
+        give the same answer each time for at least 24 hours.
+
+        Raises:
+            OperationMismatch: The operation id came before with another digest.
+        """
+        ...
+
+    async def delete_for_runs(self, tenant: TenantId, operation: Operation, run_ids: Sequence[str]) -> None:
+        """Remove the checkpoints whose metadata's `run_id` is one of these, with their pending writes.
+
+        One transaction per thread. A checkpoint that stays and whose parent goes has no parent then.
+
+        Raises:
+            OperationMismatch: The operation id came before with another digest.
+            DeltaChannelInUse: Threads in which a DeltaChannel of a checkpoint that stays needs one that
+                would go; those threads are left as they are, the others are done.
+        """
+        ...
+
+    async def copy_thread(self, tenant: TenantId, operation: Operation, source: str, target: str) -> None:
+        """Copy a thread with all checkpoints, values and pending writes to a new thread.
+
+        Raises:
+            OperationMismatch: The operation id came before with another digest.
+            ThreadNotFound: There is no source.
+            ThreadExists: There is a target.
+        """
+        ...
+
+    async def prune_threads(
+        self,
+        tenant: TenantId,
+        operation: Operation,
+        thread_ids: Sequence[str],
+        strategy: PruneStrategy,
+    ) -> None:
+        """Prune threads, one transaction each; absent ones are skipped.
+
+        `KEEP_LATEST` keeps, in each namespace, the latest checkpoint, the ancestors back to the nearest
+        stored value of each channel in its metadata's `counters_since_delta_snapshot`, and the parent of
+        a checkpoint with format_version < 4 whose parent has writes to `__pregel_tasks`; with their
+        pending writes and the values they hold. A namespace with ":" in its name goes as a whole if its
+        latest `metadata.parents[""]` names a stored root checkpoint that goes. A checkpoint that
+        stays and whose parent goes has no parent then. Pending writes of checkpoints that are not stored
+        (yet) stay. `DELETE_ALL` deletes the threads.
+
+        Raises:
+            OperationMismatch: The operation id came before with another digest.
+        """
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys and tenants."""
+
+    async def find_key(self, tenant: TenantId, key_id: str) -> StoredKey | None:
+        """Return the key if it exists and its tenant is not suspended, expired and revoked ones too."""
+        ...
+
+
+class TenantAdmin(Protocol):
+    """What the command line does to tenants and keys."""
+
+    async def create_tenant(self, name: str) -> TenantId:
+        """Make a tenant and return its new id."""
+        ...
+
+    async def create_key(
+        self, tenant: TenantId, scopes: frozenset[Scope], expires_in: float | None = None
+    ) -> str:
+        """Make a key that lives `expires_in` seconds (None = for ever); the only time its text is shown.
+
+        Raises:
+            InvalidField: There is no such tenant.
+        """
+        ...
+
+    async def revoke_key(self, tenant: TenantId, key_id: str) -> bool:
+        """Revoke a key; False if there is none. Takes effect on every replica within 5 seconds."""
+        ...

@@ -1,0 +1,165 @@
+"""OpenTelemetry: every span, metric and attribute name as a constant, and how they are exported.
+
+Nothing is exported unless the standard variables say so (`OTEL_TRACES_EXPORTER=otlp|console`,
+`OTEL_METRICS_EXPORTER=...`, `OTEL_EXPORTER_OTLP_ENDPOINT`, ...). Attributes are an allow-list: sizes, counts,
+codes and a hash of the tenant; never a payload, a key, SQL parameters or a raw id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+    from tenure_server.domain import TenantId
+
+SQL = "tenure.sql"
+REDIS = "tenure.redis"
+
+RPC_METHOD = "rpc.method"
+RPC_CODE = "rpc.grpc.status_code"
+TENANT = "tenure.tenant"
+REQUEST_ID = "tenure.request_id"
+OPERATIONS = "tenure.operations"
+FAILED = "tenure.operations.failed"
+STATEMENT = "db.operation.name"
+ROWS = "db.response.returned_rows"
+REDIS_COMMAND = "db.operation.name"
+KEYS = "tenure.cache.keys"
+CACHE_HITS = "tenure.cache.hits"
+CACHE_MISSES = "tenure.cache.misses"
+BYTES = "tenure.bytes"
+
+_propagator = TraceContextTextMapPropagator()
+_tracer = trace.get_tracer("tenure.server")
+_meter = metrics.get_meter("tenure.server")
+
+cache_reads = _meter.create_counter(
+    "tenure.cache.reads", description="Channel values asked of Redis, by result hit | miss | invalid | off"
+)
+version_conflicts = _meter.create_counter(
+    "tenure.version_conflicts", description="Channel versions met again with other bytes; the first is kept"
+)
+refused = _meter.create_counter("tenure.refused", description="RPCs and operations refused, by reason")
+swept = _meter.create_counter("tenure.swept", description="Rows removed by the sweeper, by kind")
+
+
+def tenant_hash(tenant: TenantId) -> str:
+    """Return what telemetry shows of a tenant: 12 hex digits of a hash, the same on every replica."""
+    return hashlib.blake2b(tenant.bytes, digest_size=6, person=b"tenure.tenant").hexdigest()
+
+
+def context_of(traceparent: str) -> Context | None:
+    """Return the W3C context that a caller sent, None if there is none."""
+    return _propagator.extract({"traceparent": traceparent}) if traceparent else None
+
+
+@contextmanager
+def span(
+    name: str,
+    *,
+    parent: Context | None = None,
+    links: Sequence[str] = (),
+    kind: SpanKind = SpanKind.CLIENT,
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> Iterator[Span]:
+    """Run a block in a span; an exception marks it as an error by its type alone.
+
+    Args:
+        name: One of the constants of this module, or an RPC's method.
+        parent: Context of the parent, None = the current span.
+        links: Traceparents of other callers that the block also works for.
+        kind: CLIENT for calls to Postgres and Redis.
+        attributes: Values for keys that are constants of this module.
+    """
+    with _tracer.start_as_current_span(
+        name,
+        context=parent,
+        kind=kind,
+        links=[
+            Link(trace.get_current_span(context).get_span_context())
+            for traceparent in links
+            if (context := context_of(traceparent)) is not None
+        ],
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as current:
+        try:
+            yield current
+        except BaseException as error:
+            current.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise
+
+
+def configure(version: str) -> None:
+    """Export traces and metrics as the OTEL_* variables ask; without them spans cost next to nothing."""
+    traces = _exporter_names("OTEL_TRACES_EXPORTER")
+    readings = _exporter_names("OTEL_METRICS_EXPORTER")
+    if not traces and not readings:
+        return
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
+
+    resource = Resource.create({SERVICE_NAME: "tenure", SERVICE_VERSION: version}).merge(
+        OTELResourceDetector().detect()
+    )
+    if traces:
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
+        provider = TracerProvider(resource=resource)
+        for name in traces:
+            exporter: SpanExporter
+            if name == "otlp":
+                from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+                exporter = OTLPSpanExporter()
+            else:
+                exporter = ConsoleSpanExporter()
+            provider.add_span_processor(BatchSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
+    if readings:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import (
+            ConsoleMetricExporter,
+            MetricExporter,
+            PeriodicExportingMetricReader,
+        )
+
+        readers = []
+        for name in readings:
+            metric_exporter: MetricExporter
+            if name == "otlp":
+                from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+
+                metric_exporter = OTLPMetricExporter()
+            else:
+                metric_exporter = ConsoleMetricExporter()
+            readers.append(PeriodicExportingMetricReader(metric_exporter))
+        metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=readers))
+
+
+def flush() -> None:
+    """Send what is still buffered; called once when the server stops."""
+    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+        shutdown = getattr(provider, "shutdown", None)
+        if shutdown is not None:
+            shutdown()
+
+
+def _exporter_names(variable: str) -> list[str]:
+    names = [name.strip() for name in os.environ.get(variable, "none").split(",")]
+    for name in names:
+        if name not in {"otlp", "console", "none", ""}:
+            raise ValueError(f"{variable}: {name!r} is not supported; use otlp, console or none")
+    return [name for name in names if name not in {"none", ""}]

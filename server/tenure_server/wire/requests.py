@@ -1,0 +1,278 @@
+"""From requests to domain values: every limit is checked here, and every refusal names its field."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+from tenure.v1 import checkpoints_pb2 as pb
+from tenure.v1.common_pb2 import Operation as OperationMessage
+
+from tenure_server import errors
+from tenure_server.domain import (
+    ChannelValue,
+    CheckpointRef,
+    ListQuery,
+    Mutation,
+    Operation,
+    PendingWrite,
+    PruneStrategy,
+    PutCheckpoint,
+    PutWrites,
+)
+from tenure_server.limits import Limits
+from tenure_server.wire import fields
+
+_STRATEGIES = {
+    pb.PRUNE_STRATEGY_KEEP_LATEST: PruneStrategy.KEEP_LATEST,
+    pb.PRUNE_STRATEGY_DELETE_ALL: PruneStrategy.DELETE_ALL,
+}
+_SCALARS = (str, int, float, bool, type(None))
+_OPERATION_ID_BYTES = 16
+_TOKEN_VERSION = b"\x01"
+
+
+class Requests:
+    """Turns requests into domain values under the limits of a server."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def mutation(self, message: pb.Mutation, field: str) -> Mutation:
+        """Return a put or put_writes."""
+        operation = self.operation(message.operation, f"{field}.operation")
+        kind = message.WhichOneof("kind")
+        if kind == "put":
+            return self._put(message.put, operation, f"{field}.put")
+        if kind == "put_writes":
+            return self._put_writes(message.put_writes, operation, f"{field}.put_writes")
+        raise errors.InvalidField(f"{field}.kind", "must be put or put_writes")
+
+    def read(self, message: pb.CheckpointRead, field: str) -> tuple[Operation, CheckpointRef]:
+        """Return what to read; an empty checkpoint id means the latest."""
+        operation = self.operation(message.operation, f"{field}.operation", identified=False)
+        return operation, self._ref(message.ref, f"{field}.ref", latest=True)
+
+    def list(self, message: pb.ListRequest) -> tuple[Operation, ListQuery, int | None]:
+        """Return a query and the number of checkpoints wanted, None = all."""
+        limits = self._limits
+        operation = self.operation(message.operation, "operation", identified=False)
+        if message.HasField("thread_id"):
+            fields.text("thread_id", message.thread_id, limits.max_id_bytes)
+        fields.text("checkpoint_ns", message.checkpoint_ns, limits.max_namespace_bytes, empty=True)
+        fields.text("checkpoint_id", message.checkpoint_id, limits.max_id_bytes, empty=True)
+        fields.text("before_checkpoint_id", message.before_checkpoint_id, limits.max_id_bytes, empty=True)
+        members = fields.json_object("filter_json", message.filter_json or "{}", limits)
+        fields.count("filter_json", list(members), limits.max_filter_members)
+        query = ListQuery(
+            thread_id=message.thread_id if message.HasField("thread_id") else None,
+            checkpoint_ns=message.checkpoint_ns if message.HasField("checkpoint_ns") else None,
+            checkpoint_id=message.checkpoint_id or None,
+            before=message.before_checkpoint_id or None,
+            filter=members,
+        )
+        return operation, query, message.limit if message.HasField("limit") else None
+
+    def history(self, message: pb.GetChannelHistoryRequest) -> tuple[Operation, CheckpointRef, Sequence[str]]:
+        """Return whose ancestors to walk, for which channels."""
+        operation = self.operation(message.operation, "operation", identified=False)
+        fields.count("channels", message.channels, self._limits.max_channels, empty=False)
+        for channel in message.channels:
+            fields.text("channels", channel, self._limits.max_id_bytes)
+        ref = self._ref(message.ref, "ref", latest=True)
+        return operation, ref, list(dict.fromkeys(message.channels))
+
+    def threads(self, message: pb.ListThreadsRequest) -> tuple[Operation, str, str | None, int]:
+        """Return the prefix, the id after which the page starts, and its size."""
+        limits = self._limits
+        operation = self.operation(message.operation, "operation", identified=False)
+        prefix = fields.text("prefix", message.prefix, limits.max_id_bytes, empty=True)
+        after = _parse_token(message.page_token, prefix) if message.page_token else None
+        size = min(message.page_size or limits.default_page_size, limits.max_page_size)
+        return operation, prefix, after, size
+
+    def delete_thread(self, message: pb.DeleteThreadRequest) -> tuple[Operation, str]:
+        """Return the thread to delete."""
+        operation = self.operation(message.operation, "operation", whole=message)
+        return operation, self.thread_id(message.thread_id, "thread_id")
+
+    def delete_for_runs(self, message: pb.DeleteForRunsRequest) -> tuple[Operation, Sequence[str]]:
+        """Return the runs whose checkpoints go."""
+        operation = self.operation(message.operation, "operation", whole=message)
+        fields.count("run_ids", message.run_ids, self._limits.max_threads_per_call)
+        for run_id in message.run_ids:
+            fields.text("run_ids", run_id, self._limits.max_id_bytes)
+        return operation, list(dict.fromkeys(message.run_ids))
+
+    def copy_thread(self, message: pb.CopyThreadRequest) -> tuple[Operation, str, str]:
+        """Return the thread to copy and the thread to make."""
+        operation = self.operation(message.operation, "operation", whole=message)
+        source = self.thread_id(message.source_thread_id, "source_thread_id")
+        target = self.thread_id(message.target_thread_id, "target_thread_id")
+        if source == target:
+            raise errors.InvalidField("target_thread_id", "must differ from source_thread_id")
+        return operation, source, target
+
+    def prune(self, message: pb.PruneThreadsRequest) -> tuple[Operation, Sequence[str], PruneStrategy]:
+        """Return the threads to prune and what to keep."""
+        operation = self.operation(message.operation, "operation", whole=message)
+        fields.count("thread_ids", message.thread_ids, self._limits.max_threads_per_call)
+        for thread_id in message.thread_ids:
+            self.thread_id(thread_id, "thread_ids")
+        if message.strategy not in _STRATEGIES:
+            raise errors.InvalidField("strategy", "must be KEEP_LATEST or DELETE_ALL")
+        return operation, list(dict.fromkeys(message.thread_ids)), _STRATEGIES[message.strategy]
+
+    def operation(
+        self,
+        message: OperationMessage,
+        field: str,
+        *,
+        identified: bool = True,
+        whole: Message | None = None,
+    ) -> Operation:
+        """Return identity and deadline of an operation.
+
+        Args:
+            message: The operation as sent.
+            field: Its path, for errors.
+            identified: Whether an id is required: it is for everything that changes something.
+            whole: The request whose content a repeated id must match, for the mutations that are not
+                idempotent by their own ids.
+        """
+        identity = message.operation_id
+        if len(identity) != _OPERATION_ID_BYTES and (identified or identity):
+            raise errors.InvalidField(f"{field}.operation_id", f"must be {_OPERATION_ID_BYTES} random bytes")
+        wanted = message.timeout_ms / 1000 or self._limits.default_timeout
+        deadline = time.monotonic() + min(wanted, self._limits.max_timeout)
+        return Operation(identity, deadline, b"" if whole is None else _digest(whole))
+
+    def thread_id(self, value: str, field: str) -> str:
+        """Return a thread id."""
+        return fields.text(field, value, self._limits.max_id_bytes)
+
+    def _ref(self, message: pb.CheckpointRef, field: str, *, latest: bool = False) -> CheckpointRef:
+        limits = self._limits
+        return CheckpointRef(
+            self.thread_id(message.thread_id, f"{field}.thread_id"),
+            fields.text(
+                f"{field}.checkpoint_ns", message.checkpoint_ns, limits.max_namespace_bytes, empty=True
+            ),
+            fields.text(f"{field}.checkpoint_id", message.checkpoint_id, limits.max_id_bytes, empty=latest)
+            or None,
+        )
+
+    def _put(self, message: pb.PutCheckpoint, operation: Operation, field: str) -> PutCheckpoint:
+        limits = self._limits
+        parent = fields.text(
+            f"{field}.parent_checkpoint_id", message.parent_checkpoint_id, limits.max_id_bytes, empty=True
+        )
+        fields.count(f"{field}.channel_versions", message.channel_versions, limits.max_channels)
+        fields.count(f"{field}.new_values", message.new_values, limits.max_channels)
+        versions = {
+            self._name(held.channel, f"{field}.channel_versions.channel"): self._name(
+                held.version, f"{field}.channel_versions.version"
+            )
+            for held in message.channel_versions
+        }
+        if len(versions) != len(message.channel_versions):
+            raise errors.InvalidField(f"{field}.channel_versions", "a channel stands twice")
+        metadata = fields.json_object(f"{field}.metadata_json", message.metadata_json or "{}", limits)
+        run_id = metadata.get("run_id")
+        return PutCheckpoint(
+            operation,
+            self._ref(message.ref, f"{field}.ref"),
+            parent or None,
+            fields.blob(f"{field}.checkpoint", message.checkpoint),
+            message.metadata_json or "{}",
+            self._filterable(metadata),
+            run_id if isinstance(run_id, str) and len(run_id.encode()) <= limits.max_id_bytes else None,
+            versions,
+            [
+                ChannelValue(
+                    self._name(new.channel, f"{field}.new_values.channel"),
+                    self._name(new.version, f"{field}.new_values.version"),
+                    fields.blob(f"{field}.new_values.value", new.value),
+                )
+                for new in message.new_values
+            ],
+            message.format_version,
+        )
+
+    def _put_writes(self, message: pb.PutWrites, operation: Operation, field: str) -> PutWrites:
+        limits = self._limits
+        fields.count(f"{field}.writes", message.writes, limits.max_writes)
+        return PutWrites(
+            operation,
+            self._ref(message.ref, f"{field}.ref"),
+            [
+                PendingWrite(
+                    self._name(write.task_id, f"{field}.writes.task_id"),
+                    fields.text(
+                        f"{field}.writes.task_path", write.task_path, limits.max_namespace_bytes, empty=True
+                    ),
+                    write.idx,
+                    self._name(write.channel, f"{field}.writes.channel"),
+                    fields.blob(f"{field}.writes.value", write.value),
+                )
+                for write in message.writes
+            ],
+        )
+
+    def _name(self, value: str, field: str) -> str:
+        return fields.text(field, value, self._limits.max_id_bytes)
+
+    def _filterable(self, metadata: dict[str, object]) -> str:
+        small = {
+            key: value
+            for key, value in metadata.items()
+            if isinstance(value, _SCALARS)
+            and (not isinstance(value, str) or len(value.encode()) <= self._limits.max_filterable_bytes)
+        }
+        return json.dumps(small, ensure_ascii=False)
+
+
+def page_token(prefix: str, last: str) -> str:
+    """Return the opaque token of the page after `last`; it grants nothing and binds the prefix."""
+    token = _TOKEN_VERSION + hashlib.sha256(prefix.encode()).digest()[:8] + last.encode()
+    return base64.urlsafe_b64encode(token).decode()
+
+
+def _parse_token(token: str, prefix: str) -> str:
+    try:
+        raw = base64.b64decode(token, altchars=b"-_", validate=True)
+        last = raw[9:].decode()
+    except ValueError:
+        raw, last = b"", ""
+    if raw[:1] != _TOKEN_VERSION or raw[1:9] != hashlib.sha256(prefix.encode()).digest()[:8] or not last:
+        raise errors.InvalidField("page_token", "is not a token of this listing")
+    if "\0" in last:
+        raise errors.InvalidField("page_token", "is not a token of this listing")
+    return last
+
+
+def _digest(message: Message) -> bytes:
+    """Return the SHA-256 of what a request asks for, without its operation."""
+    content = type(message)()
+    content.CopyFrom(message)
+    content.ClearField("operation")
+    named = message.DESCRIPTOR.name.encode() + b"\0" + content.SerializeToString(deterministic=True)
+    return hashlib.sha256(named).digest()
+
+
+def traceparents(message: Message) -> list[str]:
+    """Return the trace contexts of the operations in a request, without empty ones."""
+    if isinstance(message, pb.WriteRequest):
+        operations = [mutation.operation for mutation in message.mutations]
+    elif isinstance(message, pb.ReadRequest):
+        operations = [read.operation for read in message.reads]
+    elif isinstance(message, pb.ReadSlicedRequest):
+        operations = [message.read.operation]
+    else:
+        operation = getattr(message, "operation", None)
+        operations = [operation] if operation is not None else []
+    return [operation.traceparent for operation in operations if operation.traceparent]
