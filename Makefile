@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow check format proto requirements wheels clean
+.PHONY: help setup demo test test-slow check format proto requirements wheels wheels-of image-check clean
+
+UVFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,10 +43,19 @@ proto: setup ## Regenerate proto/tenure/v1 from the .proto files
 	@$(BIN)/python -m scripts.protos
 
 requirements: ## Pin dependencies again (needs uv); writes no host names
-	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package tenure --extra dev pyproject.toml -o requirements/dev.txt
+	@uv pip compile $(UVFLAGS) --no-emit-package tenure --extra dev pyproject.toml -o requirements/dev.txt
+	@printf './proto\n./server[otlp]\n' | uv pip compile $(UVFLAGS) --no-emit-package tenure-proto \
+		--no-emit-package tenure-server -c requirements/dev.txt - -o requirements/server.txt
+	@echo 'hatchling>=1.27' | uv pip compile $(UVFLAGS) -c requirements/dev.txt - -o requirements/build.txt
 
 wheels: setup ## Build the three wheels into dist/
 	@for member in proto client server; do $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist ./$$member; done; ls dist
+
+wheels-of: setup ## Build the wheels of a release again: make wheels-of TAG=v0.1.0
+	@$(BIN)/python -m scripts.wheels $(TAG)
+
+image-check: setup ## Rehearse the Dockerfile without a container engine
+	@$(BIN)/python -m scripts.image
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

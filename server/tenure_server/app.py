@@ -146,6 +146,12 @@ async def serve(
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         await _set_health(health_servicer, ready=False)
         await health_servicer.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        if config.health_listen is not None:
+            probes = grpc.aio.server()
+            health_pb2_grpc.add_HealthServicer_to_server(health_servicer, probes)
+            probes.add_insecure_port(config.health_listen)
+            await probes.start()
+            stack.push_async_callback(probes.stop, None)
         await server.start()
         host = config.listen.rpartition(":")[0]
         target = f"{host}:{port}"
@@ -156,12 +162,13 @@ async def serve(
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
         _log.info("draining for at most %g s", config.drain)
-        await health_servicer.enter_graceful_shutdown()
-        await server.stop(config.drain)
         stopping.cancel()
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+        # Not ready, but alive: a liveness probe must not end a pod that still drains.
+        await _set_health(health_servicer, ready=False)
+        await server.stop(config.drain)
         if config.ready_file is not None:
             config.ready_file.unlink(missing_ok=True)
     telemetry.flush()

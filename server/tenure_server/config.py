@@ -29,6 +29,8 @@ class Config:
         ops_database_url: Connects as `tenure_ops` for the sweeper; None = no sweeper in this replica.
         redis_url: Redis or Valkey; None = no cache.
         tls_cert / tls_key: PEM files; both or none.
+        health_listen: host:port for the health service alone, in plaintext, since Kubernetes' gRPC probes
+            speak no TLS; health tells nothing about tenants. None = only on `listen`.
         insecure_listen: Plaintext beyond loopback was asked for explicitly.
         pool_size: Connections to Postgres.
         drain: Time that running calls get on SIGTERM.
@@ -45,6 +47,7 @@ class Config:
     redis_url: str | None = field(default=None, repr=False)
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    health_listen: str | None = None
     insecure_listen: bool = False
     pool_size: int = 16
     drain: float = 25.0
@@ -82,6 +85,7 @@ class Config:
             redis_url=env.get("TENURE_REDIS_URL") or None,
             tls_cert=Path(env["TENURE_TLS_CERT"]) if env.get("TENURE_TLS_CERT") else None,
             tls_key=Path(env["TENURE_TLS_KEY"]) if env.get("TENURE_TLS_KEY") else None,
+            health_listen=env.get("TENURE_HEALTH_LISTEN") or None,
             insecure_listen=env.get("TENURE_INSECURE_LISTEN", "").lower() in {"1", "true", "yes"},
             pool_size=int(number("TENURE_POOL_SIZE", cls.pool_size)),
             drain=number("TENURE_DRAIN_SECONDS", cls.drain),

@@ -1,0 +1,1 @@
+"""Development scripts, run as `python -m scripts.<name>` by the Makefile."""
