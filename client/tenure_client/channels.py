@@ -105,8 +105,7 @@ class Channels:
         pool = self._aio.get(loop)
         if pool is None:
             with self._lock:
-                for closed in [known for known in self._aio if known.is_closed()]:
-                    del self._aio[closed]
+                self._drop_closed_loops()
                 pool = self._aio[loop] = _Pool(self._make_aio, self._connections)
         return pool.stub()
 
@@ -125,6 +124,15 @@ class Channels:
         for channel in aio.channels if aio else ():
             await channel.close()
         self.close()
+
+    def before_fork(self) -> None:
+        """Drop what only stays because its loop was closed: gRPC cannot be forked while it polls for aio."""
+        with self._lock:
+            self._drop_closed_loops()
+
+    def _drop_closed_loops(self) -> None:
+        for closed in [loop for loop in self._aio if loop.is_closed()]:
+            del self._aio[closed]
 
     def forget(self) -> None:
         """Leave the channels of the parent process alone: closing them here would disturb it."""
@@ -148,9 +156,15 @@ _inherited: list[object] = []
 """Channels of parent processes, kept so that they are never finalised here."""
 
 
-def _forget_all() -> None:
+def _before_fork() -> None:
+    for channels in list(_all):
+        channels.before_fork()
+
+
+def _after_fork_in_child() -> None:
     for channels in list(_all):
         channels.forget()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -27,6 +27,7 @@ from tenure_client.errors import InvalidRequest
 
 EMPTY = "empty"
 """Type tag of a channel version without a value, as in InMemorySaver."""
+_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def thread_id(config: RunnableConfig) -> str:
@@ -259,7 +260,7 @@ def to_json(value: Mapping[str, Any], name: str) -> str:
         TypeError: A value is not JSON, or is NaN, infinite, or text that Postgres cannot hold; the message
             names its place.
     """
-    return json.dumps(_plain(value, name), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _encode_json(_plain(value, name))
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -33,6 +33,9 @@ class Connection:
     One object serves all threads, event loops and forked workers. Nothing is connected before the first
     operation. An operation is retried within its time if that may help.
 
+    gRPC can be forked as long as no event loop that uses it is running and GRPC_ENABLE_FORK_SUPPORT is left
+    unset: set to either value, children of a process with busy threads hang.
+
     Args:
         target: "host:port", "unix:/path" or "tenure://KEY@host:port"; None = the variable TENURE_TARGET.
         api_key: The tenant's key; None = the one in `target`, else TENURE_API_KEY.

@@ -36,7 +36,12 @@ DOMAIN = "tenure.dev"
 _STATUS_DETAILS = "grpc-status-details-bin"
 _PUSHBACK = "grpc-retry-pushback-ms"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_NEVER_SENT = ("failed to connect to all addresses", "DNS resolution failed", "empty address list")
+_NEVER_SENT = (
+    "connections to all backends failing",
+    "failed to connect to all addresses",
+    "DNS resolution failed",
+    "empty address list",
+)
 """How gRPC's messages begin when no connection could be made, so that no request has left."""
 
 
@@ -274,14 +279,12 @@ def _decode(status: status_pb2.Status, pushback: str | None) -> TenureError:
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, ServerError)
     if pushback is not None:
         retry_after = int(pushback) / 1000 if pushback.isdecimal() else None
-    error = kind(
+    return kind(
         _message(kind, code, status.message, ours),
         retry_after=retry_after,
         metadata=dict(info.metadata) if ours else None,
         maybe_applied=_maybe_applied(kind, status.message, reason),
     )
-    error.__suppress_context__ = True
-    return error
 
 
 def _details(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, float | None]:

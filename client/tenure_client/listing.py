@@ -7,6 +7,7 @@ listing neither repeats nor skips a checkpoint.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
@@ -15,7 +16,7 @@ from tenure.v1 import common_pb2
 
 from tenure_client import slices
 from tenure_client.calls import Call
-from tenure_client.errors import DeadlineExceeded, TenureError
+from tenure_client.errors import DeadlineExceeded, TenureError, UnreadableValue
 from tenure_client.retry import Budget, Observer, stamp
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Listing(Generic[T]):
 
     def __init__(self, request: pb.ListRequest, decode: Callable[[pb.Checkpoint, Values], T]) -> None:
         self._request = request
+        self._request.operation.operation_id = os.urandom(16)
         self._decode = decode
         self._left: int | None = request.limit if request.HasField("limit") else None
         self._floor = request.before_checkpoint_id
@@ -112,7 +114,10 @@ class Listing(Generic[T]):
         current = {}
         for value in checkpoint.channel_values:
             key = (ref.thread_id, ref.checkpoint_ns, value.channel, value.version)
-            current[key] = value.value if value.HasField("value") else self._previous[key]
+            blob = value.value if value.HasField("value") else self._previous.get(key)
+            if blob is None:
+                raise UnreadableValue("the server left out a value that it has not sent before")
+            current[key] = blob
         self._previous = current
         return {key[2]: blob for key, blob in current.items()}
 
