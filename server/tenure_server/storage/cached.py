@@ -55,6 +55,13 @@ class CachedCheckpoints:
         self._filling: Counter[TenantId] = Counter()
         self._background: set[asyncio.Task[None]] = set()
 
+    async def close(self) -> None:
+        """Give up loads and fills that still run, before the cache and the database are closed."""
+        tasks = [*self._background, *self._loading.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def write(
         self, tenant: TenantId, mutations: Sequence[Mutation]
     ) -> Sequence[errors.TenureError | None]:

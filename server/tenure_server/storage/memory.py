@@ -1,19 +1,21 @@
 """The storage contract on dictionaries: the reference for tests and `tenure dev --memory`.
 
-It keeps nothing on disk. Being the reference, it prefers the plainest code to the fastest.
+It keeps nothing on disk. Being the reference, it prefers the plainest code to the fastest. Python compares
+text by code points, which is the bytewise order of its UTF-8.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from tenure_server import domain, errors
+from tenure_server import errors
 from tenure_server.domain import (
     EMPTY,
     Blob,
@@ -27,6 +29,7 @@ from tenure_server.domain import (
     PruneStrategy,
     PutCheckpoint,
     PutWrites,
+    Scope,
     StoredKey,
     TenantId,
     Thread,
@@ -75,10 +78,12 @@ class _Namespace:
         return sorted(writes, key=lambda write: (write.task_path, write.task_id, write.idx))
 
     def ancestors(self, checkpoint_id: str) -> Iterator[str]:
-        """Yield the stored ancestors, nearest first."""
+        """Yield the stored ancestors, nearest first; parents that form a circle are walked once."""
+        seen = {checkpoint_id}
         current = self.checkpoints[checkpoint_id].parent_checkpoint_id
-        while current is not None and current in self.checkpoints:
+        while current is not None and current in self.checkpoints and current not in seen:
             yield current
+            seen.add(current)
             current = self.checkpoints[current].parent_checkpoint_id
 
     def delta_needs(self, checkpoint_id: str) -> set[str]:
@@ -150,24 +155,28 @@ class MemoryCheckpoints:
 
     def __init__(self) -> None:
         self._tenants: defaultdict[TenantId, dict[str, _Thread]] = defaultdict(dict)
-        self._operations: dict[tuple[TenantId, bytes], bytes] = {}
+        self._operations: dict[tuple[TenantId, bytes], tuple[bytes, Exception | None]] = {}
 
     async def write(
         self, tenant: TenantId, mutations: Sequence[Mutation]
     ) -> Sequence[errors.TenureError | None]:
-        for mutation in mutations:
-            thread = self._tenants[tenant].setdefault(mutation.ref.thread_id, _Thread())
-            namespace = thread.namespaces[mutation.ref.checkpoint_ns]
-            checkpoint_id = mutation.ref.checkpoint_id
-            assert checkpoint_id is not None
-            if isinstance(mutation, PutWrites):
-                writes = namespace.writes.setdefault(checkpoint_id, {})
-                for write in mutation.writes:
-                    if write.idx < 0 or (write.task_id, write.idx) not in writes:
-                        writes[write.task_id, write.idx] = write
-            elif namespace.put(mutation, checkpoint_id):
-                thread.generation += 1
-        return [None] * len(mutations)
+        return [self._apply(tenant, mutation) for mutation in mutations]
+
+    def _apply(self, tenant: TenantId, mutation: Mutation) -> errors.TenureError | None:
+        if time.monotonic() >= mutation.operation.deadline:
+            return errors.DeadlineExceeded()
+        thread = self._tenants[tenant].setdefault(mutation.ref.thread_id, _Thread())
+        namespace = thread.namespaces[mutation.ref.checkpoint_ns]
+        checkpoint_id = mutation.ref.checkpoint_id
+        assert checkpoint_id is not None
+        if isinstance(mutation, PutWrites):
+            writes = namespace.writes.setdefault(checkpoint_id, {})
+            for write in mutation.writes:
+                if write.idx < 0 or (write.task_id, write.idx) not in writes:
+                    writes[write.task_id, write.idx] = write
+        elif namespace.put(mutation, checkpoint_id):
+            thread.generation += 1
+        return None
 
     async def heads(self, tenant: TenantId, refs: Sequence[CheckpointRef]) -> Sequence[Head | None]:
         return [self._head(tenant, ref) for ref in refs]
@@ -204,11 +213,9 @@ class MemoryCheckpoints:
             and (query.before is None or checkpoint_id < query.before)
             and _matches(_metadata(put), query.filter)
         ]
-        found.sort(key=lambda position: (position[1].encode(), position[2].encode()))
-        found.sort(key=lambda position: position[0].encode(), reverse=True)
-        if query.after is not None:
-            after = query.after
-            found = [position for position in found if _is_after(position, after)]
+        found.sort(key=lambda position: position[1:])
+        found.sort(key=lambda position: position[0], reverse=True)
+        found = [position for position in found if query.after is None or _is_after(position, query.after)]
         return [
             self._tenants[tenant][thread_id].head(thread_id, checkpoint_ns, checkpoint_id)
             for checkpoint_id, thread_id, checkpoint_ns in found[:limit]
@@ -240,11 +247,10 @@ class MemoryCheckpoints:
     async def list_threads(
         self, tenant: TenantId, prefix: str, after: str | None, limit: int
     ) -> Sequence[Thread]:
-        threads = sorted(self._tenants[tenant].items(), key=lambda item: item[0].encode())
         return [
             Thread(thread_id, thread.created_at)
-            for thread_id, thread in threads
-            if thread_id.startswith(prefix) and (after is None or thread_id.encode() > after.encode())
+            for thread_id, thread in sorted(self._tenants[tenant].items(), key=lambda item: item[0])
+            if thread_id.startswith(prefix) and (after is None or thread_id > after)
         ][:limit]
 
     async def delete_thread(self, tenant: TenantId, operation: Operation, thread_id: str) -> None:
@@ -274,18 +280,16 @@ class MemoryCheckpoints:
             for checkpoint_ns, ids in doomed.items():
                 thread.namespaces[checkpoint_ns].drop(ids)
             thread.generation += 1
-        if refused:
-            raise errors.DeltaChannelInUse(refused)
-        self._record(tenant, operation)
+        self._record(tenant, operation, errors.DeltaChannelInUse(refused) if refused else None)
 
     async def copy_thread(self, tenant: TenantId, operation: Operation, source: str, target: str) -> None:
         if self._done_before(tenant, operation):
             return
         threads = self._tenants[tenant]
         if source not in threads:
-            raise errors.ThreadNotFound
+            self._record(tenant, operation, errors.ThreadNotFound())
         if target in threads:
-            raise errors.ThreadExists
+            self._record(tenant, operation, errors.ThreadExists())
         copy = _Thread()
         for checkpoint_ns, namespace in threads[source].namespaces.items():
             copy.namespaces[checkpoint_ns] = _Namespace(
@@ -308,22 +312,26 @@ class MemoryCheckpoints:
             return
         for thread_id in thread_ids:
             thread = self._tenants[tenant].get(thread_id)
-            if thread is None:
-                continue
-            if strategy is PruneStrategy.DELETE_ALL:
-                del self._tenants[tenant][thread_id]
-            else:
+            if thread is not None and strategy is PruneStrategy.KEEP_LATEST:
                 _keep_latest(thread)
+            elif thread is not None:
+                del self._tenants[tenant][thread_id]
         self._record(tenant, operation)
 
     def _done_before(self, tenant: TenantId, operation: Operation) -> bool:
-        digest = self._operations.get((tenant, operation.operation_id))
+        if time.monotonic() >= operation.deadline:
+            raise errors.DeadlineExceeded
+        digest, refusal = self._operations.get((tenant, operation.operation_id), (None, None))
         if digest is not None and digest != operation.digest:
             raise errors.OperationMismatch
+        if refusal is not None:
+            raise refusal
         return digest is not None
 
-    def _record(self, tenant: TenantId, operation: Operation) -> None:
-        self._operations[tenant, operation.operation_id] = operation.digest
+    def _record(self, tenant: TenantId, operation: Operation, refusal: Exception | None = None) -> None:
+        self._operations[tenant, operation.operation_id] = operation.digest, refusal
+        if refusal is not None:
+            raise refusal
 
 
 class MemoryTenants:
@@ -342,7 +350,7 @@ class MemoryTenants:
         return tenant
 
     async def create_key(
-        self, tenant: TenantId, scopes: frozenset[domain.Scope], expires_in: float | None = None
+        self, tenant: TenantId, scopes: frozenset[Scope], expires_in: float | None = None
     ) -> str:
         if tenant not in self._tenants:
             raise errors.InvalidField("tenant", "there is no such tenant")
@@ -353,10 +361,9 @@ class MemoryTenants:
 
     async def revoke_key(self, tenant: TenantId, key_id: str) -> bool:
         key = self._keys.get((tenant, key_id))
-        if key is None:
-            return False
-        self._keys[tenant, key_id] = dataclasses.replace(key, revoked_at=datetime.now(UTC))
-        return True
+        if key is not None:
+            self._keys[tenant, key_id] = dataclasses.replace(key, revoked_at=datetime.now(UTC))
+        return key is not None
 
 
 def _metadata(put: PutCheckpoint) -> dict[str, object]:
@@ -370,30 +377,24 @@ def _matches(metadata: Mapping[str, object], filter: Mapping[str, object]) -> bo
 
 def _is_after(position: tuple[str, str, str], after: tuple[str, str, str]) -> bool:
     """Tell whether a position follows another: id descending, then thread and namespace ascending."""
-    if position[0] != after[0]:
-        return position[0].encode() < after[0].encode()
-    return (position[1].encode(), position[2].encode()) > (after[1].encode(), after[2].encode())
+    return position[0] < after[0] or (position[0] == after[0] and position[1:] > after[1:])
 
 
 def _keep_latest(thread: _Thread) -> None:
+    root = thread.namespaces[""]
     keep: dict[str, set[str]] = {}
     for checkpoint_ns, namespace in thread.namespaces.items():
         latest = namespace.latest()
-        if latest is None:
-            keep[checkpoint_ns] = set()
-            continue
-        keep[checkpoint_ns] = {latest} | namespace.delta_needs(latest)
+        keep[checkpoint_ns] = set() if latest is None else {latest} | namespace.delta_needs(latest)
         for checkpoint_id in list(keep[checkpoint_ns]):
             keep[checkpoint_ns] |= namespace.sends_parent(checkpoint_id)
-    root = thread.namespaces[""]
     for checkpoint_ns, namespace in thread.namespaces.items():
         latest = namespace.latest()
         if ":" in checkpoint_ns and latest is not None:
             parents = _metadata(namespace.checkpoints[latest]).get("parents")
             caller = parents.get("") if isinstance(parents, dict) else None
-            if caller in root.checkpoints and caller not in keep.get("", set()):
+            if isinstance(caller, str) and caller in root.checkpoints.keys() - keep[""]:
                 keep[checkpoint_ns] = set()
-    for checkpoint_ns, kept in keep.items():
-        namespace = thread.namespaces[checkpoint_ns]
-        namespace.drop(namespace.checkpoints.keys() - kept)
+    for checkpoint_ns, namespace in thread.namespaces.items():
+        namespace.drop(namespace.checkpoints.keys() - keep[checkpoint_ns])
     thread.generation += 1

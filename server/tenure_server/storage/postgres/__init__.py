@@ -1,0 +1,1 @@
+"""Checkpoints, keys and tenants in Postgres: the only place that knows SQL."""

@@ -1,0 +1,93 @@
+"""API keys as the server finds them, and tenants and keys as the command line makes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import LiteralString
+from uuid import uuid4
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
+from tenure_server import errors
+from tenure_server.domain import Scope, StoredKey, TenantId
+from tenure_server.keys import ApiKey
+from tenure_server.storage.postgres import faults
+from tenure_server.storage.postgres.pool import Database
+
+_FIND_KEY: LiteralString = "SELECT * FROM tenure.find_key_1(%s, %s)"
+_CREATE_TENANT: LiteralString = "INSERT INTO tenure.tenant (tenant_id, name) VALUES (%s, %s)"
+_CREATE_KEY: LiteralString = """
+INSERT INTO tenure.api_key (tenant_id, key_id, digest, scopes, expires_at)
+SELECT t.tenant_id, %(key_id)s, %(digest)s, %(scopes)s, now() + make_interval(secs => %(expires_in)s)
+FROM tenure.tenant AS t
+WHERE t.tenant_id = %(tenant)s
+"""
+_REVOKE_KEY: LiteralString = """
+UPDATE tenure.api_key
+SET revoked_at = coalesce(revoked_at, now())
+WHERE tenant_id = %s AND key_id = %s
+"""
+
+
+class PostgresKeys:
+    """See `ports.KeyStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find_key(self, tenant: TenantId, key_id: str) -> StoredKey | None:
+        rows = await self._database.call(tenant, _FIND_KEY, [tenant, key_id], operation="find_key")
+        for digest, scopes, expires_at, revoked_at in rows:
+            # A scope of a later version means nothing here.
+            known = frozenset(Scope(scope) for scope in scopes if scope in {s.value for s in Scope})
+            return StoredKey(tenant, key_id, digest, known, expires_at, revoked_at)
+        return None
+
+
+class PostgresTenants:
+    """See `ports.TenantAdmin`; a connection for each call, as `tenure_ops`."""
+
+    def __init__(self, dsn: str) -> None:
+        """Take where to connect.
+
+        Args:
+            dsn: As `tenure_ops`, or as a superuser or another role that may act as it.
+        """
+        self._dsn = dsn
+
+    async def create_tenant(self, name: str) -> TenantId:
+        tenant = TenantId(uuid4())
+        async with self._connection() as connection:
+            await connection.execute(_CREATE_TENANT, [tenant, name])
+        return tenant
+
+    async def create_key(
+        self, tenant: TenantId, scopes: frozenset[Scope], expires_in: float | None = None
+    ) -> str:
+        key = ApiKey.generate(tenant)
+        params = {
+            "tenant": tenant,
+            "key_id": key.key_id,
+            "digest": key.digest(),
+            "scopes": sorted(scope.value for scope in scopes),
+            "expires_in": expires_in,
+        }
+        async with self._connection() as connection:
+            if (await connection.execute(_CREATE_KEY, params)).rowcount == 0:
+                raise errors.InvalidField("tenant", "there is no such tenant")
+        return key.text()
+
+    async def revoke_key(self, tenant: TenantId, key_id: str) -> bool:
+        async with self._connection() as connection:
+            return (await connection.execute(_REVOKE_KEY, [tenant, key_id])).rowcount > 0
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        with faults.translated():
+            async with await AsyncConnection.connect(
+                self._dsn, autocommit=True, application_name="tenure tenants", connect_timeout=5
+            ) as connection:
+                await connection.execute("SET ROLE tenure_ops")
+                yield connection
