@@ -41,7 +41,8 @@ def serve() -> None:
     TENURE_LISTEN, TENURE_TLS_CERT and TENURE_TLS_KEY are usual.
     """
     from tenure_server import app
-    from tenure_server.config import Config, ConfigError
+    from tenure_server.config import Config
+    from tenure_server.errors import ConfigError
 
     try:
         config = Config.from_env(os.environ)
@@ -148,7 +149,7 @@ def key_revoke(tenant_id: UUID | None, key: str, as_json: bool) -> None:
 @click.option("--memory", is_flag=True, help="No databases: everything is lost at the end.")
 def dev(port: int, data_dir: Path | None, ready_file: Path | None, memory: bool) -> None:
     """Run a whole local Tenure: Postgres, Valkey, a tenant and a key."""
-    from tenure_server.config import ConfigError
+    from tenure_server.errors import ConfigError
     from tenure_server.local.dev import DevError
     from tenure_server.local.dev import dev as run
 

@@ -24,7 +24,8 @@ from tenure.v1 import checkpoints_pb2, checkpoints_pb2_grpc, server_pb2, server_
 from tenure_server import __version__, errors, telemetry
 from tenure_server.admission import Admission
 from tenure_server.auth import Authenticator
-from tenure_server.config import Config, ConfigError
+from tenure_server.config import Config
+from tenure_server.errors import ConfigError
 from tenure_server.gate import Gate
 from tenure_server.limits import KIB, MIB
 from tenure_server.services.checkpoints import CheckpointService
@@ -105,7 +106,8 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
         if config.redis_url:
             cache = RedisCache(config.redis_url, ttl=config.cache_ttl)
             stack.push_async_callback(cache.close)
-            checkpoints = CachedCheckpoints(checkpoints, cache, inline_bytes=config.inline_bytes)
+            checkpoints = cached = CachedCheckpoints(checkpoints, cache, inline_bytes=config.inline_bytes)
+            stack.push_async_callback(cached.close)
         if config.ops_database_url:
             stop = asyncio.Event()
             sweeping = asyncio.create_task(

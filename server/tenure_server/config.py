@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tenure_server.errors import ConfigError
 from tenure_server.limits import Limits
-
-
-class ConfigError(Exception):
-    """Settings that cannot work, all of them at once, each with what to do."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,8 @@ class Config:
                 value = float(env.get(name) or default)
             except ValueError:
                 value = -1
-            if value < 0:
+            if not 0 <= value < math.inf:
+                value = -1
                 faults.append(f"{name}: must be a number of at least 0, got {env[name]!r}")
             return value
 
@@ -108,7 +103,7 @@ class Config:
         """Return what is wrong with the settings, each with what to do."""
         faults = []
         host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
+        if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
             faults.append(f"TENURE_LISTEN: must be host:port, got {self.listen!r}")
         elif not self.tls_cert and not self.insecure_listen and not _is_loopback(host):
             faults.append(

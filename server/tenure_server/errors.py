@@ -14,6 +14,8 @@ TenureError
 ├── Unavailable              the database is away, or the server drains
 └── Conflict                 another writer came between
 
+`ConfigError` stands apart: it ends the process at its start and never reaches a client.
+
 `tenure_server.wire.status` is the one place that turns them into gRPC statuses. Messages reach clients:
 they never hold payloads, keys, SQL, or ids of threads.
 """
@@ -176,3 +178,11 @@ class Conflict(TenureError):
 
     def __init__(self) -> None:
         super().__init__("another writer changed the thread meanwhile; retry")
+
+
+class ConfigError(Exception):
+    """Settings that cannot work, all of them at once, each with what to do."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import checkpoints_pb2_grpc
 from tenure.v1.common_pb2 import Slice
@@ -45,10 +46,11 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         self, request_iterator: AsyncIterator[pb.WriteSlicedRequest], context: Context
     ) -> pb.WriteSlicedResponse:
         parts = (request.slice async for request in request_iterator)
-        serialized = await slices.join(parts, self._limits)
+        # A stalled sender would keep its slot, of which all tenants together have few.
+        serialized = await within(self._limits.max_timeout, slices.join(parts, self._limits))
         try:
             request = pb.WriteRequest.FromString(serialized)
-        except ValueError:
+        except DecodeError:
             raise errors.InvalidField("slice", "the slices are not a serialized WriteRequest") from None
         del serialized
         return pb.WriteSlicedResponse(results=await self._write(principal.get().tenant, request))

@@ -25,24 +25,27 @@ async def join(slices: AsyncIterator[Slice], limits: Limits) -> bytes:
 
     Raises:
         LimitExceeded: The message or a slice is too large.
-        InvalidField: The bytes are not as many as the first slice said.
+        InvalidField: The bytes are not as many as the first slice said, or a later slice has none.
     """
-    total = 0
+    total: int | None = None
     received = bytearray()
     async for part in slices:
-        if not received:
+        if total is None:
             total = part.total_bytes
             if total > limits.max_operation_bytes:
                 raise errors.LimitExceeded(
                     "slice.total_bytes", "max_operation_bytes", total, limits.max_operation_bytes
                 )
+        elif not part.data:
+            # A sender of nothing could go on for ever.
+            raise errors.InvalidField("slice.data", "must not be empty")
         if len(part.data) > limits.slice_bytes:
             raise errors.LimitExceeded("slice.data", "slice_bytes", len(part.data), limits.slice_bytes)
         received += part.data
         if len(received) > total:
             break
-    if len(received) != total:
+    if len(received) != (total or 0):
         raise errors.InvalidField(
-            "slice.total_bytes", f"said {total:,} bytes, {len(received):,} or more came"
+            "slice.total_bytes", f"said {total or 0:,} bytes, {len(received):,} or more came"
         )
     return bytes(received)

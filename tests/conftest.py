@@ -1,0 +1,3 @@
+"""Makes the fixtures of `tests/harness` known to all tests."""
+
+pytest_plugins = ["tests.harness.fixtures"]
