@@ -1,0 +1,1 @@
+"""Runnable examples of LangGraph's memory on Tenure: `python -m examples.chatbot`."""
