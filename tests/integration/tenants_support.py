@@ -1,0 +1,212 @@
+"""Two tenants who use the same ids, and a request of every RPC that names what one of them holds."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+from tenure.v1 import checkpoints_pb2 as pb
+from tenure.v1 import server_pb2
+from tenure.v1.common_pb2 import Blob, Slice
+
+from tests.harness.stack import Stack, TenantHandle
+from tests.integration.wire_support import Wire, operation
+
+LARGE = 5000
+"""Bytes that are above what comes with the head, so that Redis holds the value."""
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Names in a tenant: a thread, a namespace, a checkpoint, a run."""
+
+    thread: str
+    ns: str
+    checkpoint: str
+    run: str
+
+
+def new_ids(word: str) -> Ids:
+    """Return names that occur nowhere else, all of the same length for words of one length."""
+    return Ids(*(f"{word}-{part}-{secrets.token_hex(8)}" for part in ("thread", "space", "point", "run")))
+
+
+SHARED = Ids("thread", "", "point", "run")
+"""Names that both tenants use."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A tenant with a thread of its own and one whose names the other uses, too.
+
+    Attributes:
+        wire: Its channel.
+        canary: Text that is in everything it has stored, and in the names that only it uses.
+    """
+
+    tenant: TenantHandle
+    wire: Wire
+    canary: str
+    own: Ids = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "own", new_ids(self.canary))
+        for ids in (self.own, SHARED):
+            answer = self.wire.call("Write", pb.WriteRequest(mutations=contents(ids, self.canary)))
+            reply = answer.message(pb.WriteResponse)
+            assert [result.status.code for result in reply.results] == [0, 0, 0]
+
+    def everything(self) -> list[tuple[bytes, ...]]:
+        """Return all that the tenant has, as the server tells it."""
+        threads = self.wire.call("ListThreads", pb.ListThreadsRequest())
+        checkpoints = self.wire.call("List", pb.ListRequest())
+        for answer in (threads, checkpoints):
+            assert not answer.details, answer
+        return [threads.messages, checkpoints.messages]
+
+
+@contextmanager
+def two_holders(stack: Stack) -> Iterator[tuple[Holder, Holder]]:
+    """Make two tenants that use the same names, and other ones."""
+    first, second = stack.new_tenant(), stack.new_tenant()
+    with Wire(stack.target, first.api_key) as one, Wire(stack.target, second.api_key) as other:
+        yield (
+            Holder(first, one, f"canary{secrets.token_hex(4)}"),
+            Holder(second, other, f"parrot{secrets.token_hex(4)}"),
+        )
+
+
+def blob(text: str) -> Blob:
+    """Return a payload."""
+    return Blob(type="msgpack", data=text.encode())
+
+
+def contents(ids: Ids, canary: str) -> list[pb.Mutation]:
+    """Return the mutations that store two checkpoints, the first in a run, and a pending write."""
+    ref = pb.CheckpointRef(thread_id=ids.thread, checkpoint_ns=ids.ns, checkpoint_id=ids.checkpoint)
+    child = pb.CheckpointRef(
+        thread_id=ids.thread, checkpoint_ns=ids.ns, checkpoint_id=f"{ids.checkpoint}-child"
+    )
+    large = f"{canary} " * (LARGE // len(canary))
+    write = pb.PendingWrite(task_id=f"task-{canary}", channel="state", value=blob(canary))
+    return [
+        pb.Mutation(operation=operation(), put=put_of(ref, "1", large, {"run_id": ids.run, "told": canary})),
+        pb.Mutation(operation=operation(), put_writes=pb.PutWrites(ref=ref, writes=[write])),
+        pb.Mutation(operation=operation(), put=put_of(child, "2", large + "2", {"told": canary}, ref)),
+    ]
+
+
+def put_of(
+    ref: pb.CheckpointRef,
+    version: str,
+    value: str,
+    metadata: dict[str, str],
+    parent: pb.CheckpointRef | None = None,
+) -> pb.PutCheckpoint:
+    """Return what stores a checkpoint with one channel."""
+    return pb.PutCheckpoint(
+        ref=ref,
+        parent_checkpoint_id=parent.checkpoint_id if parent else "",
+        checkpoint=blob("body"),
+        metadata_json=json.dumps(metadata),
+        channel_versions=[pb.ChannelVersion(channel="state", version=version)],
+        new_values=[pb.ChannelValue(channel="state", version=version, value=blob(value))],
+        format_version=4,
+    )
+
+
+Make = Callable[[Ids], Sequence[Message]]
+"""Makes the messages of one call."""
+
+
+def _ref(ids: Ids) -> pb.CheckpointRef:
+    return pb.CheckpointRef(thread_id=ids.thread, checkpoint_ns=ids.ns, checkpoint_id=ids.checkpoint)
+
+
+def _latest(ids: Ids) -> pb.CheckpointRef:
+    return pb.CheckpointRef(thread_id=ids.thread, checkpoint_ns=ids.ns)
+
+
+def _put(ids: Ids) -> pb.WriteRequest:
+    put = put_of(_ref(ids), "1", "intruder", {"told": "intruder"})
+    return pb.WriteRequest(mutations=[pb.Mutation(operation=operation(), put=put)])
+
+
+def _put_writes(ids: Ids) -> pb.WriteRequest:
+    write = pb.PendingWrite(task_id="intruder", channel="state", value=blob("intruder"))
+    writes = pb.PutWrites(ref=_ref(ids), writes=[write])
+    return pb.WriteRequest(mutations=[pb.Mutation(operation=operation(), put_writes=writes)])
+
+
+def _sliced(request: pb.WriteRequest) -> list[pb.WriteSlicedRequest]:
+    data = request.SerializeToString()
+    half = len(data) // 2
+    return [
+        pb.WriteSlicedRequest(slice=Slice(data=data[:half], total_bytes=len(data))),
+        pb.WriteSlicedRequest(slice=Slice(data=data[half:])),
+    ]
+
+
+READS: dict[str, list[Make]] = {
+    "Read": [
+        lambda ids: [pb.ReadRequest(reads=[pb.CheckpointRead(operation=operation(), ref=_ref(ids))])],
+        lambda ids: [pb.ReadRequest(reads=[pb.CheckpointRead(operation=operation(), ref=_latest(ids))])],
+    ],
+    "ReadSliced": [
+        lambda ids: [pb.ReadSlicedRequest(read=pb.CheckpointRead(operation=operation(), ref=_ref(ids)))],
+        lambda ids: [pb.ReadSlicedRequest(read=pb.CheckpointRead(operation=operation(), ref=_latest(ids)))],
+    ],
+    "List": [
+        lambda ids: [pb.ListRequest(operation=operation(), thread_id=ids.thread)],
+        lambda ids: [
+            pb.ListRequest(operation=operation(), thread_id=ids.thread, checkpoint_ns=ids.ns, limit=1)
+        ],
+        lambda ids: [pb.ListRequest(operation=operation(), checkpoint_id=ids.checkpoint)],
+        lambda ids: [pb.ListRequest(operation=operation(), filter_json=json.dumps({"run_id": ids.run}))],
+    ],
+    "GetChannelHistory": [
+        lambda ids: [
+            pb.GetChannelHistoryRequest(operation=operation(), ref=_latest(ids), channels=["state", "other"])
+        ],
+    ],
+    "ListThreads": [
+        lambda ids: [pb.ListThreadsRequest(operation=operation(), prefix=ids.thread)],
+    ],
+}
+"""Requests of each RPC that reads what is named."""
+
+WRITES: dict[str, list[Make]] = {
+    "Write": [lambda ids: [_put(ids)], lambda ids: [_put_writes(ids)]],
+    "WriteSliced": [lambda ids: _sliced(_put(ids)), lambda ids: _sliced(_put_writes(ids))],
+    "DeleteThread": [lambda ids: [pb.DeleteThreadRequest(operation=operation(), thread_id=ids.thread)]],
+    "DeleteForRuns": [lambda ids: [pb.DeleteForRunsRequest(operation=operation(), run_ids=[ids.run])]],
+    "CopyThread": [
+        lambda ids: [
+            pb.CopyThreadRequest(
+                operation=operation(), source_thread_id=ids.thread, target_thread_id=f"{ids.thread}-copy"
+            )
+        ],
+    ],
+    "PruneThreads": [
+        lambda ids: [
+            pb.PruneThreadsRequest(
+                operation=operation(), thread_ids=[ids.thread], strategy=pb.PRUNE_STRATEGY_KEEP_LATEST
+            )
+        ],
+        lambda ids: [
+            pb.PruneThreadsRequest(
+                operation=operation(), thread_ids=[ids.thread], strategy=pb.PRUNE_STRATEGY_DELETE_ALL
+            )
+        ],
+    ],
+}
+"""Requests of each RPC that changes what is named."""
+
+NEUTRAL: dict[str, list[Make]] = {"GetServerInfo": [lambda ids: [server_pb2.GetServerInfoRequest()]]}
+"""Requests of RPCs that name nothing."""
+
+CASES = READS | WRITES | NEUTRAL

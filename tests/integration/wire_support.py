@@ -1,0 +1,151 @@
+"""Calls without our client: raw requests, whole answers, no retries."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2, status_pb2
+from tenure.v1 import checkpoints_pb2, common_pb2, server_pb2
+
+from tests.harness.processes import PATIENCE
+
+METHODS: dict[str, MethodDescriptor] = {
+    method.name: method
+    for file in (checkpoints_pb2, server_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+"""Every RPC of the protocol."""
+
+
+def path_of(method: MethodDescriptor) -> str:
+    """Return the path of an RPC in HTTP/2."""
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+def operation(operation_id: bytes | None = None, *, timeout_ms: int = 0) -> common_pb2.Operation:
+    """Return an operation, with a new id unless one is given."""
+    identity = os.urandom(16) if operation_id is None else operation_id
+    return common_pb2.Operation(operation_id=identity, timeout_ms=timeout_ms)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that came back on one call.
+
+    Attributes:
+        code: The call's status.
+        text: Its message.
+        details: Its google.rpc.Status, serialized.
+        messages: The replies, serialized.
+    """
+
+    code: grpc.StatusCode
+    text: str
+    details: bytes
+    messages: tuple[bytes, ...]
+
+    @property
+    def everything(self) -> bytes:
+        """All bytes of it, to be searched."""
+        return b"\0".join([self.text.encode(), self.details, *self.messages])
+
+    @property
+    def status(self) -> status_pb2.Status:
+        """Its details."""
+        return status_pb2.Status.FromString(self.details)
+
+    def message(self, kind: Any) -> Any:
+        """Return the only reply."""
+        assert self.code is grpc.StatusCode.OK, (self.code, self.text)
+        (only,) = self.messages
+        return kind.FromString(only)
+
+
+class Wire:
+    """A channel that sends whatever it is told to; a context manager."""
+
+    def __init__(self, target: str, api_key: str | None) -> None:
+        self.metadata: Sequence[tuple[str, str]] = [("authorization", f"Bearer {api_key}")] if api_key else []
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_retries", 0),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+        ]
+        self._channel = grpc.insecure_channel(target, options=options)
+
+    def call(self, method: str, *requests: Message | bytes, timeout: float = PATIENCE) -> Answer:
+        """Call an RPC by its name and return what comes, errors too."""
+        return self.start(method, iter(requests), timeout=timeout)()
+
+    def start(
+        self, method: str, requests: Iterable[Message | bytes], *, timeout: float = PATIENCE
+    ) -> _Pending:
+        """Begin a call; calling what is returned waits for its answer.
+
+        Every RPC is called as a stream of requests: on the wire there is no difference.
+        """
+        rpc = self._channel.stream_stream(
+            path_of(METHODS[method]),
+            request_serializer=lambda request: (
+                request if isinstance(request, bytes) else request.SerializeToString()
+            ),
+            response_deserializer=lambda reply: reply,
+        )
+        return _Pending(rpc(iter(requests), timeout=timeout, metadata=self.metadata))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+
+class _Pending:
+    def __init__(self, rpc: Any) -> None:
+        self._rpc = rpc
+
+    def __call__(self) -> Answer:
+        messages: list[bytes] = []
+        with contextlib.suppress(grpc.RpcError):
+            messages.extend(self._rpc)
+        trailers = dict(self._rpc.trailing_metadata() or ())
+        return Answer(
+            self._rpc.code(),
+            self._rpc.details() or "",
+            trailers.get("grpc-status-details-bin", b""),
+            tuple(messages),
+        )
+
+
+def reason_of(status: status_pb2.Status) -> tuple[str, dict[str, str]]:
+    """Return the reason of an error and its metadata."""
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return info.reason.removeprefix("ERROR_REASON_"), dict(info.metadata)
+    return "", {}
+
+
+def outcome_of(method: str, answer: Answer) -> status_pb2.Status:
+    """Return how an RPC of one operation ended: its own status, or that of its only result."""
+    if answer.code is not grpc.StatusCode.OK:
+        return answer.status
+    for raw in answer.messages:
+        reply: Any = GetMessageClass(METHODS[method].output_type).FromString(raw)
+        for result in getattr(reply, "results", ()):
+            found: status_pb2.Status = result.status
+            return found
+    return status_pb2.Status()

@@ -1,0 +1,241 @@
+"""Who calls, and what they may do."""
+
+from __future__ import annotations
+
+import asyncio
+import pkgutil
+import re
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import tenure.v1
+from tenure_server import auth, errors
+from tenure_server.auth import Authenticator
+from tenure_server.domain import Principal, Scope, StoredKey, TenantId
+from tenure_server.keys import ApiKey
+from tenure_server.storage.memory import MemoryTenants
+
+ALL = frozenset(Scope)
+
+
+class Keys(MemoryTenants):
+    """Keys in memory that count look-ups, and can be held up or be away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lookups: Counter[str] = Counter()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.away = False
+
+    async def find_key(self, tenant: TenantId, key_id: str) -> StoredKey | None:
+        self.lookups[key_id] += 1
+        await self.open.wait()
+        if self.away:
+            raise errors.Unavailable
+        return await super().find_key(tenant, key_id)
+
+    async def new(self, expires_in: float | None = None) -> ApiKey:
+        """Make a key of a new tenant."""
+        key = ApiKey.parse(await self.create_key(await self.create_tenant("acme"), ALL, expires_in))
+        assert key is not None
+        return key
+
+
+def _bearer(text: str) -> list[tuple[str, str | bytes]]:
+    return [("user-agent", "grpc"), ("authorization", f"Bearer {text}")]
+
+
+async def _refused(authenticator: Authenticator, text: str) -> bool:
+    try:
+        await authenticator.authenticate(_bearer(text))
+    except errors.Unauthenticated:
+        return True
+    return False
+
+
+async def test_a_key_tells_who_calls() -> None:
+    keys = Keys()
+    key = await keys.new()
+    principal = await Authenticator(keys).authenticate(_bearer(key.text()))
+    assert principal == Principal(key.tenant, key.key_id, ALL)
+
+
+async def test_the_scheme_may_be_written_as_one_likes() -> None:
+    keys = Keys()
+    key = await keys.new()
+    for scheme in ("bearer", "BEARER", "Bearer"):
+        await Authenticator(keys).authenticate([("authorization", f"{scheme} {key.text()}")])
+
+
+async def test_a_known_key_is_not_looked_up_again() -> None:
+    keys = Keys()
+    key = await keys.new()
+    authenticator = Authenticator(keys, trust=3600)
+    for _ in range(5):
+        await authenticator.authenticate(_bearer(key.text()))
+    assert keys.lookups == {key.key_id: 1}
+
+
+async def test_all_refusals_look_the_same() -> None:
+    keys = Keys()
+    good, expired, revoked = await keys.new(), await keys.new(expires_in=0.0), await keys.new()
+    await keys.revoke_key(revoked.tenant, revoked.key_id)
+    unknown = ApiKey.generate(good.tenant)
+    moved = ApiKey(TenantId(uuid4()), good.key_id, good.secret)
+    wrong_secret = ApiKey(good.tenant, good.key_id, unknown.secret)
+    refused: list[list[tuple[str, str | bytes]]] = [
+        [],
+        [("authorization", "")],
+        [("authorization", good.text())],
+        [("authorization", f"Basic {good.text()}")],
+        [("authorization", f"Bearer  {good.text()}")],
+        [("authorization", b"Bearer " + good.text().encode())],
+        [("Authorization", f"Bearer {good.text()}")],
+        [("x-authorization", f"Bearer {good.text()}")],
+        _bearer(""),
+        _bearer("nonsense"),
+        _bearer("\udcff" * 10),
+        _bearer(expired.text()),
+        _bearer(revoked.text()),
+        _bearer(unknown.text()),
+        _bearer(moved.text()),
+        _bearer(wrong_secret.text()),
+    ]
+    authenticator = Authenticator(keys)
+    seen = set()
+    for metadata in refused:
+        with pytest.raises(errors.Unauthenticated) as caught:
+            await authenticator.authenticate(metadata)
+        seen.add((str(caught.value), *caught.value.metadata.items()))
+    assert len(seen) == 1
+
+
+async def test_a_wrong_secret_is_refused_while_the_right_one_is_known() -> None:
+    keys = Keys()
+    key = await keys.new()
+    authenticator = Authenticator(keys, trust=3600)
+    await authenticator.authenticate(_bearer(key.text()))
+    wrong = ApiKey(key.tenant, key.key_id, ApiKey.generate(key.tenant).secret)
+    assert await _refused(authenticator, wrong.text())
+    assert not await _refused(authenticator, key.text())
+
+
+async def test_a_revocation_takes_effect_once_the_trust_is_over() -> None:
+    keys = Keys()
+    key = await keys.new()
+    trusting, strict = Authenticator(keys, trust=3600), Authenticator(keys, trust=0.05)
+    for authenticator in (trusting, strict):
+        await authenticator.authenticate(_bearer(key.text()))
+    await keys.revoke_key(key.tenant, key.key_id)
+    while not await _refused(strict, key.text()):
+        await asyncio.sleep(0.005)
+    assert not await _refused(trusting, key.text()), "trusted for an hour"
+
+
+async def test_a_key_is_not_trusted_beyond_its_end() -> None:
+    keys = Keys()
+    key = await keys.new(expires_in=0.05)
+    authenticator = Authenticator(keys, trust=3600)
+    assert not await _refused(authenticator, key.text())
+    while not await _refused(authenticator, key.text()):
+        await asyncio.sleep(0.005)
+
+
+async def test_a_refusal_is_not_remembered() -> None:
+    keys = Keys()
+    tenant = await keys.create_tenant("acme")
+    authenticator = Authenticator(keys, trust=3600)
+    key = ApiKey.generate(tenant)
+    assert await _refused(authenticator, key.text())
+    keys._keys[tenant, key.key_id] = StoredKey(tenant, key.key_id, key.digest(), ALL)
+    assert not await _refused(authenticator, key.text())
+
+
+async def test_calls_with_one_key_share_one_look_up() -> None:
+    keys = Keys()
+    key, other = await keys.new(), await keys.new()
+    keys.open.clear()
+    authenticator = Authenticator(keys)
+    calls = [
+        asyncio.create_task(authenticator.authenticate(_bearer(text)))
+        for text in [key.text()] * 10 + [other.text()]
+    ]
+    await asyncio.sleep(0)
+    keys.open.set()
+    principals = await asyncio.gather(*calls)
+    assert keys.lookups == {key.key_id: 1, other.key_id: 1}
+    assert [principal.tenant for principal in principals] == [key.tenant] * 10 + [other.tenant]
+
+
+async def test_a_cancelled_call_does_not_fail_those_that_wait_with_it() -> None:
+    keys = Keys()
+    key = await keys.new()
+    keys.open.clear()
+    authenticator = Authenticator(keys)
+    first, *others = [asyncio.create_task(authenticator.authenticate(_bearer(key.text()))) for _ in range(3)]
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    keys.open.set()
+    assert [principal.key_id for principal in await asyncio.gather(*others)] == [key.key_id] * 2
+    assert keys.lookups == {key.key_id: 1}
+
+
+async def test_a_database_that_is_away_is_not_a_wrong_key() -> None:
+    keys = Keys()
+    key = await keys.new()
+    keys.away = True
+    authenticator = Authenticator(keys)
+    calls = [asyncio.create_task(authenticator.authenticate(_bearer(key.text()))) for _ in range(3)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {errors.Unavailable}
+    keys.away = False
+    assert not await _refused(authenticator, key.text())
+
+
+def test_every_rpc_of_the_protocol_has_a_rule() -> None:
+    rpcs = {
+        f"/{service.full_name}/{method.name}"
+        for module in pkgutil.iter_modules(tenure.v1.__path__)
+        if module.name.endswith("_pb2")
+        for service in import_module(f"tenure.v1.{module.name}").DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert rpcs == auth.RULES.keys()
+    assert not rpcs & auth.PUBLIC
+
+
+def test_the_rules_are_those_that_the_protocol_tells() -> None:
+    text = (Path(__file__).parents[3] / "proto/tenure/v1/checkpoints.proto").read_text()
+    told = re.findall(r"Needs scope `(\w+)`\.\n\s+rpc (\w+)", text)
+    assert len(told) == 9
+    for scope, method in told:
+        assert auth.RULES[f"/tenure.v1.CheckpointService/{method}"] is Scope(scope)
+    for plain in ("Read", "Write"):
+        rules = [auth.RULES[f"/tenure.v1.CheckpointService/{name}"] for name in (plain, f"{plain}Sliced")]
+        assert rules[0] is rules[1]
+
+
+@pytest.mark.parametrize("method", auth.RULES)
+def test_a_key_may_call_what_its_scopes_cover(method: str) -> None:
+    needed = auth.RULES[method]
+    for scope in Scope:
+        principal = Principal(TenantId(uuid4()), "key", frozenset({scope}))
+        if needed in {None, scope}:
+            auth.authorize(principal, method)
+            continue
+        assert needed is not None
+        with pytest.raises(errors.ScopeMissing) as caught:
+            auth.authorize(principal, method)
+        assert caught.value.metadata == {"scope": needed.value}
+
+
+def test_an_rpc_without_a_rule_is_refused() -> None:
+    for method in ["/tenure.v1.CheckpointService/Forgotten", "", "/grpc.reflection.v1.ServerReflection/Info"]:
+        with pytest.raises(errors.ScopeMissing):
+            auth.authorize(Principal(TenantId(uuid4()), "key", ALL), method)

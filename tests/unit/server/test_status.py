@@ -1,0 +1,125 @@
+"""Errors become statuses: one table, equal to the protocol's and the client's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from tenure.v1 import errors_pb2
+from tenure_client import errors as client_errors
+from tenure_server import errors
+from tenure_server.wire import status
+
+M = TypeVar("M", bound=Message)
+
+EXAMPLES: list[errors.TenureError] = [
+    errors.InvalidField("put.ref.thread_id", "must not be empty"),
+    errors.OperationMismatch(),
+    errors.LimitExceeded("writes", "items", 5000, 4096),
+    errors.Unauthenticated(),
+    errors.ScopeMissing("write"),
+    errors.ThreadNotFound(),
+    errors.ThreadExists(),
+    errors.DeltaChannelInUse(2),
+    errors.Overloaded("calls"),
+    errors.QuotaExceeded("bytes", 11, 10, retry_after=1.5),
+    errors.DeadlineExceeded(),
+    errors.Unavailable(),
+    errors.Conflict(),
+]
+
+
+def test_protocol_server_and_client_know_the_same_reasons() -> None:
+    protocol = {
+        name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name
+    }
+    protocol.remove("UNSPECIFIED")
+    assert status.CODES.keys() == protocol
+    assert {"INTERNAL", *(error.reason for error in _all_errors(errors.TenureError))} == protocol
+    assert client_errors._BY_REASON.keys() == protocol
+    assert client_errors.DOMAIN == status.DOMAIN
+
+
+def test_the_codes_are_those_that_the_protocol_tells() -> None:
+    text = (Path(__file__).parents[3] / "proto/tenure/v1/errors.proto").read_text()
+    told = {reason: code for code, reason in re.findall(r"([A-Z_]+)\.\n\s+ERROR_REASON_(\w+) = ", text)}
+    assert told == {reason: code.name for reason, code in status.CODES.items()}
+
+
+def test_every_error_has_an_example() -> None:
+    assert {type(error) for error in EXAMPLES} == set(_all_errors(errors.TenureError))
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_an_error_keeps_reason_text_and_details(error: errors.TenureError) -> None:
+    made = status.of(error)
+    assert made.code == status.CODES[error.reason].value[0]
+    assert status.name(made) == status.CODES[error.reason].name
+    assert made.message == str(error)
+    info = _detail(made, error_details_pb2.ErrorInfo())
+    assert info is not None
+    assert (info.reason, info.domain) == (f"ERROR_REASON_{error.reason}", "tenure.dev")
+    assert dict(info.metadata) == error.metadata
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_the_client_makes_the_same_error_of_it(error: errors.TenureError) -> None:
+    made = client_errors.from_status(status.of(error))
+    assert made is not None
+    assert type(made) is client_errors._BY_REASON[error.reason]
+    assert made.retry_after == error.retry_after
+    assert made.metadata == error.metadata
+
+
+def test_a_field_is_also_told_in_googles_way() -> None:
+    bad = _detail(status.of(errors.InvalidField("writes", "is wrong")), error_details_pb2.BadRequest())
+    assert bad is not None
+    assert [violation.field for violation in bad.field_violations] == ["writes"]
+    assert _detail(status.of(errors.ThreadNotFound()), error_details_pb2.BadRequest()) is None
+
+
+def test_when_to_come_back() -> None:
+    made = status.of(errors.QuotaExceeded("bytes", 11, 10, retry_after=1.5))
+    retry = _detail(made, error_details_pb2.RetryInfo())
+    assert retry is not None
+    assert retry.retry_delay.ToMilliseconds() == 1500
+    assert _detail(made, error_details_pb2.QuotaFailure()) is not None
+    assert _detail(status.of(errors.Unavailable()), error_details_pb2.RetryInfo()) is None
+
+
+def test_what_is_not_expected_shows_a_request_id_only(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "SELECT * FROM checkpoint WHERE thread_id = 'of another tenant'"
+    made, again = status.of(RuntimeError(secret)), status.of(RuntimeError(secret))
+    info = _detail(made, error_details_pb2.ErrorInfo())
+    assert info is not None
+    assert made.code == grpc.StatusCode.INTERNAL.value[0]
+    assert (info.reason, list(info.metadata)) == ("ERROR_REASON_INTERNAL", ["request_id"])
+    assert b"SELECT" not in made.SerializeToString()
+    assert made != again
+    logged = [record for record in caplog.records if info.metadata["request_id"] in record.getMessage()]
+    assert len(logged) == 1
+    assert secret in caplog.text
+
+
+def test_every_code_has_a_name() -> None:
+    for code in grpc.StatusCode:
+        assert status.name(status_pb2.Status(code=code.value[0])) == code_pb2.Code.Name(code.value[0])
+
+
+def _all_errors(base: type[errors.TenureError]) -> Iterator[type[errors.TenureError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _all_errors(kind)
+
+
+def _detail(made: status_pb2.Status, kind: M) -> M | None:
+    for detail in made.details:
+        if detail.Unpack(kind):
+            return kind
+    return None
