@@ -61,7 +61,7 @@ USES: dict[str, Use] = {
 async def test_a_stranger_sees_and_changes_nothing(tenant: Tenant, stranger: Tenant, use: Use) -> None:
     absent = await use(stranger)
     await stranger.delete("t")
-    await _fill(tenant)
+    await fill(tenant)
     before = await tenant.stored(), await tenant.threads(), await tenant.history("t", "a")
     assert await use(stranger) == absent
     assert (await tenant.stored(), await tenant.threads(), await tenant.history("t", "a")) == before
@@ -114,7 +114,8 @@ async def test_tenants_at_the_same_time_do_not_mix(tenant: Tenant, stranger: Ten
     )
 
 
-async def _fill(tenant: Tenant) -> None:
+async def fill(tenant: Tenant) -> None:
+    """Give a tenant a thread of everything that a stranger might see."""
     await tenant.write(
         put("t", "1", new={"a": b"secret value"}, metadata={"run_id": "run"}),
         put("t", "2", "1", versions={"a": "2"}, metadata={"run_id": "run"}),
