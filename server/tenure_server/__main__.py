@@ -147,15 +147,29 @@ def key_revoke(tenant_id: UUID | None, key: str, as_json: bool) -> None:
     "--ready-file", type=click.Path(path_type=Path), help="Write target and key as JSON, once it serves."
 )
 @click.option("--memory", is_flag=True, help="No databases: everything is lost at the end.")
-def dev(port: int, data_dir: Path | None, ready_file: Path | None, memory: bool) -> None:
-    """Run a whole local Tenure: Postgres, Valkey, a tenant and a key."""
+@click.option("--outlive-parent", is_flag=True, help="Go on when the process that started it ends.")
+def dev(
+    port: int, data_dir: Path | None, ready_file: Path | None, memory: bool, outlive_parent: bool
+) -> None:
+    """Run a whole local Tenure: Postgres, Valkey, a tenant and a key.
+
+    Ends with Ctrl-C, and with the shell or script that started it.
+    """
     from tenure_server.errors import ConfigError
     from tenure_server.local.dev import DevError
     from tenure_server.local.dev import dev as run
 
     _log_to_stderr(os.environ.get("TENURE_LOG_LEVEL", "WARNING"))
     try:
-        _run(run(port=port, data_dir=data_dir, ready_file=ready_file, memory=memory))
+        _run(
+            run(
+                port=port,
+                data_dir=data_dir,
+                ready_file=ready_file,
+                memory=memory,
+                outlive_parent=outlive_parent,
+            )
+        )
     except (ConfigError, DevError) as error:
         raise _Failure(str(error)) from None
 

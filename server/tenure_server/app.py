@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -28,6 +27,7 @@ from tenure_server.config import Config
 from tenure_server.errors import ConfigError
 from tenure_server.gate import Gate
 from tenure_server.limits import KIB, MIB
+from tenure_server.secret_file import write_secret
 from tenure_server.services.checkpoints import CheckpointService
 from tenure_server.services.server_info import ServerService
 from tenure_server.storage.cached import CachedCheckpoints
@@ -226,7 +226,7 @@ async def _watch_readiness(
             if not announced:
                 announced = True
                 if ready_file is not None:
-                    write_private(ready_file, json.dumps({"target": target}))
+                    write_secret(ready_file, json.dumps({"target": target}))
                 on_ready(target)
         await asyncio.sleep(_READINESS_INTERVAL)
 
@@ -240,12 +240,3 @@ async def _set_health(servicer: health.HealthServicer, *, ready: bool) -> None:
 async def _finish(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
     stop.set()
     await task
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, so that a reader sees all of it or nothing."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psycopg
@@ -16,7 +18,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from tenure_client import TenureSaver
 
 from tests.harness.dev import DevProcess, DevReady
-from tests.harness.processes import kill_all_of, needs_proc, processes_of, wait_for_none_of
+from tests.harness.processes import PATIENCE, kill_all_of, needs_proc, processes_of, wait_for_none_of
 from tests.harness.server import clean_environment
 
 THREAD = {"configurable": {"thread_id": "a thread", "checkpoint_ns": ""}}
@@ -211,3 +213,38 @@ def test_a_folder_that_cannot_be_used_is_named(open_folder: Path) -> None:
     with DevProcess(open_folder) as dev:
         assert dev.process.wait() == 1
         assert f"{open_folder}/data cannot be used" in dev.output()
+
+
+@pytest.mark.parametrize("outlives", [False, True])
+def test_it_ends_with_the_process_that_started_it_unless_told_otherwise(
+    open_folder: Path, outlives: bool
+) -> None:
+    needs_proc()
+    ready_file = open_folder / "ready.json"
+    command = [sys.executable, "-m", "tenure_server", "dev", "--memory", "--port", "0"]
+    command += ["--ready-file", str(ready_file), *(["--outlive-parent"] if outlives else [])]
+    starter = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=clean_environment(),
+    )
+    try:
+        give_up = time.monotonic() + PATIENCE
+        while not ready_file.exists():
+            assert starter.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        ready = DevReady(**json.loads(ready_file.read_text()))
+        starter.kill()
+        starter.wait()
+        if outlives:
+            # Longer than it takes to notice, so that an end would be seen.
+            for _ in range(20):
+                time.sleep(0.1)
+                put(ready)
+        else:
+            wait_for_none_of(ready_file)
+            assert not ready_file.exists()
+    finally:
+        kill_all_of(ready_file)

@@ -21,14 +21,16 @@ from tenure_server.config import Config
 from tenure_server.domain import Scope
 from tenure_server.local.account import default_data_dir, private_folder
 from tenure_server.local.errors import DevError as DevError
-from tenure_server.local.ports import HOST, write_secret
+from tenure_server.local.ports import HOST
 from tenure_server.local.postgres import LocalPostgres
 from tenure_server.local.valkey import LocalValkey
+from tenure_server.secret_file import write_secret
 from tenure_server.storage.ports import TenantAdmin
 
 DATABASE = "tenure"
 _TENANT_NAME = "dev"
 _DRAIN = 2.0
+_PARENT_CHECK = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +65,21 @@ class Ready:
 
 
 async def dev(
-    *, port: int, data_dir: Path | None = None, ready_file: Path | None = None, memory: bool = False
+    *,
+    port: int,
+    data_dir: Path | None = None,
+    ready_file: Path | None = None,
+    memory: bool = False,
+    outlive_parent: bool = False,
 ) -> None:
-    """Run a local Tenure until SIGINT or SIGTERM; nothing that it started outlives it.
+    """Run a local Tenure until SIGINT, SIGTERM or the parent's end; nothing that it started outlives it.
 
     Args:
         port: Port on 127.0.0.1; 0 takes a free one.
         data_dir: Where the databases live; made if need be. Default: a state folder of the user.
         ready_file: Written once it serves, as `Ready` in JSON that only its owner reads; removed at the end.
         memory: Keep everything in memory instead.
+        outlive_parent: Go on when the process that started this one ends.
 
     Raises:
         DevError: Something is missing, or another one runs on the same folder; says what to do.
@@ -81,6 +89,7 @@ async def dev(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    watching = None if outlive_parent else asyncio.create_task(_stop_with_parent(stop))
     try:
         if memory:
             with _announcing("in memory, gone at the end", ready_file) as say:
@@ -95,6 +104,8 @@ async def dev(
 
                 await _serve_databases(port, folder, hold_and_say, stop)
     finally:
+        if watching is not None:
+            watching.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
 
@@ -164,6 +175,17 @@ async def _running(postgres: LocalPostgres, valkey: LocalValkey) -> AsyncIterato
 async def _stop_with(postgres: LocalPostgres, stop: asyncio.Event) -> None:
     """Stop when Postgres ends. Without Valkey we go on: the answers are the same, only slower."""
     await asyncio.to_thread(postgres.wait)
+    stop.set()
+
+
+async def _stop_with_parent(stop: asyncio.Event) -> None:
+    """Stop when the process that started us ends, so that a killed test run or script leaves nothing behind.
+
+    Asking now and then is enough. PR_SET_PDEATHSIG would fire already when the *thread* that started us ends.
+    """
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 - nobody tells us
+        await asyncio.sleep(_PARENT_CHECK)
     stop.set()
 
 

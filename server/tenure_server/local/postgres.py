@@ -13,8 +13,9 @@ from pathlib import Path
 from tenure_server.local.account import CLUSTER, private_folder, server_account, server_folder
 from tenure_server.local.binaries import postgres_bin
 from tenure_server.local.errors import DevError
-from tenure_server.local.ports import HOST, free_port, write_secret
+from tenure_server.local.ports import HOST, free_port
 from tenure_server.local.supervisor import Child, tail
+from tenure_server.secret_file import write_secret
 
 _START_TIMEOUT = 60.0
 """Seconds; recovery after a crash replays the log first."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from tenure_server.local.account import private_folder, server_account, server_folder
 from tenure_server.local.binaries import valkey_server
 from tenure_server.local.errors import DevError
-from tenure_server.local.ports import HOST, free_port, write_secret
+from tenure_server.local.ports import HOST, free_port
 from tenure_server.local.supervisor import Child, tail
+from tenure_server.secret_file import write_secret
 
 _START_TIMEOUT = 20.0
 _POLL = 0.01

@@ -58,7 +58,9 @@ class CheckpointStore(Protocol):
     async def bodies(self, tenant: TenantId, heads: Sequence[Head]) -> Sequence[Sequence[Blob] | None]:
         """Return the channel values of each head in the order of `head.values`.
 
-        None for a head whose thread has another generation by now: call `heads` again.
+        None for a head whose values cannot be had any more because its thread has another generation by
+        now: call `heads` again. Values that came along or are cached are those that the head names, and may
+        be returned all the same.
         """
         ...
 
@@ -91,7 +93,8 @@ class CheckpointStore(Protocol):
         """Remove a thread with everything in it; an absent thread is fine.
 
         This and the following methods have one effect however often the same operation id comes, and
-        give the same answer each time for at least 24 hours.
+        give the same answer each time for at least 24 hours; a refusal (`ThreadNotFound`, `ThreadExists`,
+        `DeltaChannelInUse`) is an answer, too.
 
         Raises:
             OperationMismatch: The operation id came before with another digest.
