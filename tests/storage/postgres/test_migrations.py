@@ -1,0 +1,165 @@
+"""`migrate`: each file once, in its order, and never over something it does not know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from tenure_server.errors import Unavailable
+from tenure_server.storage.postgres import pool
+from tenure_server.storage.postgres.migrate import SCHEMA_VERSION, MigrationRefused, migrate, migrations
+
+from tests.harness.databases import APP_PASSWORD, OPS_PASSWORD, Database, Postgres, PrivatePostgresFactory
+
+NAMES = [migration.name for migration in migrations()]
+
+
+@pytest.fixture
+def empty(postgres: Postgres, migrated: str) -> Iterator[Database]:
+    """A database without our schema on a server that has our roles."""
+    name = postgres.create_database()
+    yield postgres.database(name)
+    postgres.drop_database(name)
+
+
+def _recorded(database: Database) -> list[str]:
+    with psycopg.connect(database.admin_url) as admin:
+        rows = admin.execute("SELECT name FROM tenure.schema_migration ORDER BY version").fetchall()
+    return [name for (name,) in rows]
+
+
+def _record_a_future_file(database: Database) -> None:
+    with psycopg.connect(database.admin_url) as admin:
+        admin.execute(
+            "INSERT INTO tenure.schema_migration (version, name, checksum)"
+            " VALUES (9999, '9999_future.sql', '')"
+        )
+
+
+async def _ready(url: str) -> None:
+    database = await pool.Database.open(url, max_size=1)
+    try:
+        await database.ready()
+    finally:
+        await database.close()
+
+
+def test_the_files_are_numbered_without_gaps_and_the_last_is_what_the_server_needs() -> None:
+    versions = [migration.version for migration in migrations()]
+
+    assert versions == list(range(1, SCHEMA_VERSION + 1))
+
+
+async def test_a_fresh_database_gets_every_file_and_serves(empty: Database) -> None:
+    assert await migrate(empty.admin_url) == NAMES
+
+    assert _recorded(empty) == NAMES
+    await _ready(empty.app_url)
+
+
+async def test_a_second_migrate_applies_nothing(database: Database) -> None:
+    assert await migrate(database.admin_url) == []
+
+    assert _recorded(database) == NAMES
+
+
+async def test_a_file_that_is_missing_is_applied_alone(database: Database) -> None:
+    with psycopg.connect(database.admin_url) as admin:
+        for function in admin.execute(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'tenure'::regnamespace"
+            " AND proname IN (SELECT (regexp_matches(%s, 'CREATE FUNCTION tenure\\.(\\w+)', 'g'))[1])",
+            [migrations()[-1].statements],
+        ).fetchall():
+            admin.execute(f"DROP FUNCTION {function[0]}".encode())
+        admin.execute("DELETE FROM tenure.schema_migration WHERE version = %s", [SCHEMA_VERSION])
+
+    assert await migrate(database.admin_url) == NAMES[-1:]
+
+
+async def test_a_file_that_was_changed_after_it_was_applied_is_refused(database: Database) -> None:
+    with psycopg.connect(database.admin_url) as admin:
+        admin.execute("UPDATE tenure.schema_migration SET checksum = 'another' WHERE version = 2")
+
+    with pytest.raises(MigrationRefused, match=NAMES[1]):
+        await migrate(database.admin_url)
+
+
+async def test_a_database_that_is_newer_than_the_program_is_refused(database: Database) -> None:
+    _record_a_future_file(database)
+
+    with pytest.raises(MigrationRefused, match=r"9999_future\.sql"):
+        await migrate(database.admin_url)
+
+
+async def test_a_server_goes_on_with_a_newer_database(database: Database) -> None:
+    _record_a_future_file(database)
+
+    await _ready(database.app_url)
+
+
+async def test_two_migrates_of_one_database_share_the_work(empty: Database) -> None:
+    one, other = await asyncio.gather(migrate(empty.admin_url), migrate(empty.admin_url))
+
+    assert sorted([one, other]) == [[], NAMES]
+    assert _recorded(empty) == NAMES
+
+
+async def test_databases_of_a_fresh_server_are_migrated_at_once(
+    private_postgres: PrivatePostgresFactory,
+) -> None:
+    server = private_postgres()
+    databases = [server.database(server.create_database()) for _ in range(3)]
+
+    applied = await asyncio.gather(
+        *(
+            migrate(database.admin_url, app_password=APP_PASSWORD, ops_password=OPS_PASSWORD)
+            for database in databases
+        )
+    )
+
+    assert applied == [NAMES] * 3
+    for database in databases:
+        await _ready(database.app_url)
+
+
+async def test_a_server_without_the_schema_is_not_ready_and_says_what_to_do(empty: Database) -> None:
+    with pytest.raises(Unavailable, match="tenure migrate"):
+        await _ready(empty.app_url)
+
+
+async def test_a_server_with_an_older_schema_is_not_ready_and_says_what_to_do(database: Database) -> None:
+    with psycopg.connect(database.admin_url) as admin:
+        admin.execute("DELETE FROM tenure.schema_migration WHERE version = %s", [SCHEMA_VERSION])
+
+    with pytest.raises(Unavailable, match="tenure migrate"):
+        await _ready(database.app_url)
+
+
+async def test_a_role_may_log_in_once_it_has_a_password_that_only_a_verifier_stands_for(
+    private_postgres: PrivatePostgresFactory,
+) -> None:
+    server = private_postgres()
+    database = server.database(server.create_database())
+    await migrate(database.admin_url)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(database.app_url)
+
+    await migrate(database.admin_url, app_password=APP_PASSWORD)
+
+    with psycopg.connect(database.app_url) as app:
+        assert app.execute("SELECT current_user").fetchone() == ("tenure_app",)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(database.ops_url)
+    with psycopg.connect(database.admin_url) as admin:
+        roles: dict[str, str | None] = dict(
+            admin.execute(
+                "SELECT rolname, rolpassword FROM pg_authid WHERE rolname LIKE 'tenure\\_%'"
+            ).fetchall()
+        )
+    verifier = roles["tenure_app"]
+    assert verifier is not None
+    assert verifier.startswith("SCRAM-SHA-256$")
+    assert APP_PASSWORD not in verifier
+    assert (roles["tenure_owner"], roles["tenure_ops"]) == (None, None)
