@@ -164,11 +164,13 @@ def test_valkey_keeps_nothing(local_valkey: LocalValkey) -> None:
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tenure_server.local.postgres import LocalPostgres
 from tenure_server.local.valkey import LocalValkey
 postgres, valkey = LocalPostgres(Path(sys.argv[1])), LocalValkey(Path(sys.argv[1]))
+# Started in the background of a shell, a run has SIGINT ignored, and so would we.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 postgres.start()
 valkey.start()
 print("ready", flush=True)

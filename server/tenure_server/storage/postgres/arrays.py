@@ -81,6 +81,8 @@ class BigintArray(Array):
 
 
 def _joined(element_oid: int, items: Sequence[bytes | None]) -> bytes:
+    if not items:
+        return _header(element_oid, 0, nulls=False)
     parts = [_header(element_oid, len(items), nulls=None in items)]
     for item in items:
         if item is None:

@@ -103,6 +103,7 @@ SELECT
         SELECT
         FROM tenure.checkpoint AS c
         WHERE c.tenant_id = s.tenant_id AND c.thread_key = s.thread_key AND c.checkpoint_id = s.checkpoint_id
+            AND octet_length(c.checkpoint_id) >= 0
             AND substring(sha256(convert_to(c.checkpoint_ns, 'UTF8')) FOR 16) = s.ns_hash
     )
 FROM slice AS s
@@ -119,6 +120,7 @@ WHERE w.tenant_id = %(tenant)s AND w.thread_key = %(thread)s AND w.ns_hash = %(n
         SELECT
         FROM tenure.checkpoint AS c
         WHERE c.tenant_id = %(tenant)s AND c.thread_key = %(thread)s AND c.checkpoint_id = %(checkpoint)s
+            AND octet_length(c.checkpoint_id) >= 0
             AND substring(sha256(convert_to(c.checkpoint_ns, 'UTF8')) FOR 16) = %(ns_hash)s
     )
 """

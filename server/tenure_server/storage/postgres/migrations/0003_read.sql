@@ -36,7 +36,7 @@ RETURNS TABLE (
     w_type text[],
     w_data bytea[]
 )
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM set_config('app.tenant', p_tenant::text, true);
@@ -48,14 +48,15 @@ BEGIN
         w.tasks, w.paths, w.indexes, w.channels, w.types, w.data
     FROM unnest(p_threads, p_namespaces, p_ns_hashes, p_ids)
         WITH ORDINALITY AS r (thread_id, ns, ns_hash, id, position)
-    JOIN tenure.thread_head AS h
-        ON h.thread_id = r.thread_id
-        AND h.tenant_id = p_tenant -- wall:predicate
-    JOIN tenure.checkpoint AS c
-        ON c.thread_key = h.thread_key
-        AND c.checkpoint_ns = r.ns
-        AND c.tenant_id = p_tenant -- wall:predicate
-        AND c.checkpoint_id = coalesce(
+    CROSS JOIN LATERAL (
+        SELECT t.thread_key, t.generation
+        FROM tenure.thread_head AS t
+        WHERE t.thread_id = r.thread_id
+            AND t.tenant_id = p_tenant -- wall:predicate
+        LIMIT 1
+    ) AS h
+    CROSS JOIN LATERAL (
+        SELECT coalesce(
             r.id,
             (
                 SELECT o.checkpoint_id
@@ -73,7 +74,18 @@ BEGIN
                 ORDER BY l.checkpoint_id DESC
                 LIMIT 1
             )
-        )
+        ) AS id
+        LIMIT 1
+    ) AS n
+    CROSS JOIN LATERAL (
+        SELECT s.checkpoint_id, s.parent_checkpoint_id, s.body_type, s.body, s.metadata, s.versions
+        FROM tenure.checkpoint AS s
+        WHERE s.thread_key = h.thread_key
+            AND s.checkpoint_ns = r.ns
+            AND s.tenant_id = p_tenant -- wall:predicate
+            AND s.checkpoint_id = n.id
+        LIMIT 1
+    ) AS c
     CROSS JOIN LATERAL (
         SELECT
             array_agg(s.channel) AS channels,
@@ -83,12 +95,16 @@ BEGIN
             array_agg(s.type) AS types,
             array_agg(CASE WHEN octet_length(s.data) <= p_inline_bytes THEN s.data END) AS data
         FROM jsonb_each_text(c.versions) AS e (channel, version)
-        JOIN tenure.channel_value AS s
-            ON s.thread_key = h.thread_key
-            AND s.ns_hash = r.ns_hash
-            AND s.channel = e.channel
-            AND s.version = e.version
-            AND s.tenant_id = p_tenant -- wall:predicate
+        CROSS JOIN LATERAL (
+            SELECT k.channel, k.version, k.type, k.digest, k.data
+            FROM tenure.channel_value AS k
+            WHERE k.thread_key = h.thread_key
+                AND k.ns_hash = r.ns_hash
+                AND k.channel = e.channel
+                AND k.version = e.version
+                AND k.tenant_id = p_tenant -- wall:predicate
+            LIMIT 1
+        ) AS s
         WHERE s.type <> 'empty'
     ) AS v
     CROSS JOIN LATERAL (
@@ -124,7 +140,7 @@ CREATE FUNCTION tenure.bodies_1(
     p_value_version text[]
 )
 RETURNS TABLE ("position" bigint, type text, data bytea)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM set_config('app.tenant', p_tenant::text, true);
@@ -132,17 +148,24 @@ BEGIN
     SELECT r.position, v.type, v.data
     FROM unnest(p_value_head, p_value_ns_hash, p_value_channel, p_value_version)
         WITH ORDINALITY AS r (head, ns_hash, channel, version, position)
-    JOIN tenure.thread_head AS h
-        ON h.thread_key = p_thread_keys[r.head]
-        AND h.generation = p_generations[r.head]
-        AND h.tenant_id = p_tenant -- wall:predicate
-    JOIN tenure.channel_value AS v
-        ON v.thread_key = h.thread_key
-        AND v.ns_hash = r.ns_hash
-        AND v.channel = r.channel
-        AND v.version = r.version
-        AND v.tenant_id = p_tenant -- wall:predicate
-    ;
+    CROSS JOIN LATERAL (
+        SELECT t.thread_key
+        FROM tenure.thread_head AS t
+        WHERE t.thread_key = p_thread_keys[r.head]
+            AND t.tenant_id = p_tenant -- wall:predicate
+            AND t.generation = p_generations[r.head]
+        LIMIT 1
+    ) AS h
+    CROSS JOIN LATERAL (
+        SELECT s.type, s.data
+        FROM tenure.channel_value AS s
+        WHERE s.thread_key = h.thread_key
+            AND s.ns_hash = r.ns_hash
+            AND s.channel = r.channel
+            AND s.version = r.version
+            AND s.tenant_id = p_tenant -- wall:predicate
+        LIMIT 1
+    ) AS v;
 END
 $$;
 
@@ -246,7 +269,7 @@ RETURNS TABLE (
     w_type text[],
     w_data bytea[]
 )
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     -- Sorts above every id, as ids have at most 512 bytes.
@@ -256,52 +279,54 @@ DECLARE
     v_greatest constant text := coalesce(least(p_id COLLATE "C", p_after_id), v_top);
     v_before constant text := coalesce(p_before, v_top);
     v_values constant jsonb[] := p_filter_values::jsonb[];
+    v_key uuid;
     v_threads text[];
     v_namespaces text[];
     v_ids text[];
 BEGIN
     PERFORM set_config('app.tenant', p_tenant::text, true);
+    IF p_thread IS NOT NULL THEN
+        SELECT h.thread_key INTO v_key
+        FROM tenure.thread_head AS h
+        WHERE h.thread_id = p_thread
+            AND h.tenant_id = p_tenant -- wall:predicate
+        LIMIT 1;
+    END IF;
     -- One statement for each way to find them in order, so that each has a plan of its own.
     IF p_thread IS NOT NULL AND p_ns IS NOT NULL THEN
-        SELECT array_agg(f.thread_id), array_agg(f.checkpoint_ns), array_agg(f.checkpoint_id)
+        SELECT array_agg(p_thread), array_agg(f.checkpoint_ns), array_agg(f.checkpoint_id)
         INTO v_threads, v_namespaces, v_ids
         FROM (
-            SELECT h.thread_id, c.checkpoint_ns, c.checkpoint_id
-            FROM tenure.thread_head AS h
-            JOIN tenure.checkpoint AS c
-                ON c.thread_key = h.thread_key
+            SELECT c.checkpoint_ns, c.checkpoint_id
+            FROM tenure.checkpoint AS c
+            WHERE c.thread_key = v_key
                 AND c.tenant_id = p_tenant -- wall:predicate
-            WHERE h.thread_id = p_thread
-                AND h.tenant_id = p_tenant -- wall:predicate
                 AND c.checkpoint_ns = p_ns
                 AND c.checkpoint_id BETWEEN v_lowest AND v_greatest
                 AND c.checkpoint_id < v_before
                 AND (
                     p_after_id IS NULL
                     OR c.checkpoint_id < p_after_id
-                    OR (h.thread_id, c.checkpoint_ns) > (p_after_thread, p_after_ns)
+                    OR (p_thread COLLATE "C", c.checkpoint_ns) > (p_after_thread, p_after_ns)
                 )
                 AND tenure.matches_1(c.filterable, c.metadata, p_filter_keys, p_filter_everywhere, v_values)
             ORDER BY c.checkpoint_id DESC
             LIMIT p_limit
         ) AS f;
     ELSIF p_thread IS NOT NULL THEN
-        SELECT array_agg(f.thread_id), array_agg(f.checkpoint_ns), array_agg(f.checkpoint_id)
+        SELECT array_agg(p_thread), array_agg(f.checkpoint_ns), array_agg(f.checkpoint_id)
         INTO v_threads, v_namespaces, v_ids
         FROM (
-            SELECT h.thread_id, c.checkpoint_ns, c.checkpoint_id
-            FROM tenure.thread_head AS h
-            JOIN tenure.checkpoint AS c
-                ON c.thread_key = h.thread_key
+            SELECT c.checkpoint_ns, c.checkpoint_id
+            FROM tenure.checkpoint AS c
+            WHERE c.thread_key = v_key
                 AND c.tenant_id = p_tenant -- wall:predicate
-            WHERE h.thread_id = p_thread
-                AND h.tenant_id = p_tenant -- wall:predicate
                 AND c.checkpoint_id BETWEEN v_lowest AND v_greatest
                 AND c.checkpoint_id < v_before
                 AND (
                     p_after_id IS NULL
                     OR c.checkpoint_id < p_after_id
-                    OR (h.thread_id, c.checkpoint_ns) > (p_after_thread, p_after_ns)
+                    OR (p_thread COLLATE "C", c.checkpoint_ns) > (p_after_thread, p_after_ns)
                 )
                 AND tenure.matches_1(c.filterable, c.metadata, p_filter_keys, p_filter_everywhere, v_values)
             ORDER BY c.checkpoint_id DESC, c.checkpoint_ns
@@ -316,11 +341,16 @@ BEGIN
             FROM (
                 SELECT h.thread_id, c.checkpoint_ns, c.checkpoint_id
                 FROM tenure.checkpoint AS c
-                JOIN tenure.thread_head AS h
-                    ON h.thread_key = c.thread_key
-                    AND h.tenant_id = p_tenant -- wall:predicate
+                CROSS JOIN LATERAL (
+                    SELECT k.thread_id
+                    FROM tenure.thread_head AS k
+                    WHERE k.thread_key = c.thread_key
+                        AND k.tenant_id = p_tenant -- wall:predicate
+                    LIMIT 1
+                ) AS h
                 WHERE c.checkpoint_id BETWEEN v_lowest AND v_greatest
                     AND c.tenant_id = p_tenant -- wall:predicate
+                    AND octet_length(c.checkpoint_id) >= 0 -- lets it use checkpoint_by_id
                     AND c.checkpoint_id < v_before
                     AND (p_ns IS NULL OR c.checkpoint_ns = p_ns)
                     AND (
@@ -366,11 +396,13 @@ CREATE FUNCTION tenure.channel_history_1(
     p_channels text[]
 )
 RETURNS TABLE (channel text, task_id text, type text, data bytea)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_remaining text[] := p_channels;
     v_ended text[];
+    v_types text[];
+    v_data bytea[];
     v_key uuid;
     v_current text;
     v_parent text;
@@ -380,28 +412,30 @@ DECLARE
     v_next_mark bigint := 1;
 BEGIN
     PERFORM set_config('app.tenant', p_tenant::text, true);
-    SELECT h.thread_key, c.parent_checkpoint_id
-    INTO v_key, v_current
+    SELECT h.thread_key INTO v_key
     FROM tenure.thread_head AS h
-    JOIN tenure.checkpoint AS c
-        ON c.thread_key = h.thread_key
-        AND c.checkpoint_ns = p_ns
-        AND c.tenant_id = p_tenant -- wall:predicate
     WHERE h.thread_id = p_thread
         AND h.tenant_id = p_tenant -- wall:predicate
+    LIMIT 1;
+
+    SELECT c.parent_checkpoint_id INTO v_current
+    FROM tenure.checkpoint AS c
+    WHERE c.thread_key = v_key
+        AND c.checkpoint_ns = p_ns
+        AND c.tenant_id = p_tenant -- wall:predicate
         AND c.checkpoint_id = coalesce(
             p_id,
             (
                 SELECT o.checkpoint_id
                 FROM tenure.head_override AS o
-                WHERE o.thread_key = h.thread_key
+                WHERE o.thread_key = v_key
                     AND o.tenant_id = p_tenant -- wall:predicate
                     AND o.ns_hash = p_ns_hash
             ),
             (
                 SELECT l.checkpoint_id
                 FROM tenure.checkpoint AS l
-                WHERE l.thread_key = h.thread_key
+                WHERE l.thread_key = v_key
                     AND l.tenant_id = p_tenant -- wall:predicate
                     AND l.checkpoint_ns = p_ns
                 ORDER BY l.checkpoint_id DESC
@@ -438,28 +472,25 @@ BEGIN
             AND w.channel = ANY (v_remaining)
         ORDER BY w.task_path DESC, w.task_id DESC, w.idx DESC;
 
-        SELECT array_agg(v.channel)
-        INTO v_ended
+        SELECT array_agg(r.channel), array_agg(v.type), array_agg(v.data)
+        INTO v_ended, v_types, v_data
         FROM unnest(v_remaining) AS r (channel)
-        JOIN tenure.channel_value AS v
-            ON v.thread_key = v_key
-            AND v.ns_hash = p_ns_hash
-            AND v.channel = r.channel
-            AND v.version = v_versions ->> r.channel
-            AND v.tenant_id = p_tenant -- wall:predicate
+        CROSS JOIN LATERAL (
+            SELECT s.type, s.data
+            FROM tenure.channel_value AS s
+            WHERE s.thread_key = v_key
+                AND s.ns_hash = p_ns_hash
+                AND s.channel = r.channel
+                AND s.version = v_versions ->> r.channel
+                AND s.tenant_id = p_tenant -- wall:predicate
+            LIMIT 1
+        ) AS v
         WHERE v.type <> 'empty';
 
         IF v_ended IS NOT NULL THEN
             RETURN QUERY
-            SELECT v.channel, NULL::text, v.type, v.data
-            FROM unnest(v_ended) AS r (channel)
-            JOIN tenure.channel_value AS v
-                ON v.thread_key = v_key
-                AND v.ns_hash = p_ns_hash
-                AND v.channel = r.channel
-                AND v.version = v_versions ->> r.channel
-                AND v.tenant_id = p_tenant -- wall:predicate
-            ;
+            SELECT e.channel, NULL::text, e.type, e.data
+            FROM unnest(v_ended, v_types, v_data) AS e (channel, type, data);
             SELECT coalesce(array_agg(r.channel), '{}')
             INTO v_remaining
             FROM unnest(v_remaining) AS r (channel)
@@ -473,7 +504,7 @@ $$;
 -- Lists threads whose id starts with a prefix, in the order of their ids.
 CREATE FUNCTION tenure.list_threads_1(p_tenant uuid, p_prefix text, p_after text, p_limit int)
 RETURNS TABLE (thread_id text, created_at timestamptz)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM set_config('app.tenant', p_tenant::text, true);
@@ -493,7 +524,7 @@ $$;
 -- Returns a key of a tenant that is not suspended.
 CREATE FUNCTION tenure.find_key_1(p_tenant uuid, p_key_id text)
 RETURNS TABLE (digest bytea, scopes text[], expires_at timestamptz, revoked_at timestamptz)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM set_config('app.tenant', p_tenant::text, true);
