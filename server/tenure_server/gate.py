@@ -67,6 +67,7 @@ class Gate(grpc.aio.ServerInterceptor):
         async def guarded(request: Message, context: Context) -> Any:
             rpc = _Rpc(method, principal, traceparents(request))
             with rpc, self._admission.slot(method, principal.tenant):
+                _refuse_late(context)
                 return await serve(request, context)
             return await rpc.abort(context)
 
@@ -80,6 +81,7 @@ class Gate(grpc.aio.ServerInterceptor):
         async def guarded(request: Message, context: Context) -> AsyncIterator[Any]:
             rpc = _Rpc(method, principal, traceparents(request))
             with rpc, self._admission.slot(method, principal.tenant):
+                _refuse_late(context)
                 async for response in serve(request, context):
                     yield response
                 return
@@ -97,6 +99,7 @@ class Gate(grpc.aio.ServerInterceptor):
         async def guarded(requests: AsyncIterator[Message], context: Context) -> Any:
             rpc = _Rpc(method, principal, parents)
             with rpc, self._admission.slot(method, principal.tenant):
+                _refuse_late(context)
                 return await serve(requests, context)
             return await rpc.abort(context)
 
@@ -150,6 +153,13 @@ class _Rpc:
         """Send the error."""
         assert self._failure is not None
         await status.abort(context, self._failure)
+
+
+def _refuse_late(context: Context) -> None:
+    """Refuse a call whose caller has stopped waiting while it was on its way: it must not take effect."""
+    left = context.time_remaining()
+    if left is not None and left <= 0:
+        raise errors.DeadlineExceeded
 
 
 def _is_cancelled() -> bool:
