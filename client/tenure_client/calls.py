@@ -36,6 +36,8 @@ class Shape(Enum):
     """How a call travels."""
 
     UNARY = "unary"
+    BATCHED = "batched"
+    """The request is one operation of a Write or Read batch; the reply is its result."""
     UPLOAD = "upload"
     """The request in slices; the reply is one message."""
     COLLECT = "collect"
@@ -80,23 +82,31 @@ class Call:
 
 def write(mutation: pb.Mutation) -> Plan[None]:
     """Apply one mutation, in slices if it is large."""
-    request = pb.WriteRequest(mutations=[mutation])
-    call = Call("Write", request, request.mutations[0].operation, mutates=True, receive=_only_result)
+    call = Call("Write", mutation, mutation.operation, mutates=True, shape=Shape.BATCHED, receive=_checked)
     size = call.size
     if size > MAX_UNARY_REQUEST:
-        call.method = "WriteSliced"
-        call.shape = Shape.UPLOAD
-        call.extra_seconds = size / _BYTES_PER_SECOND
+        request = pb.WriteRequest(mutations=[mutation])
+        call = Call(
+            "WriteSliced",
+            request,
+            request.mutations[0].operation,
+            mutates=True,
+            shape=Shape.UPLOAD,
+            extra_seconds=size / _BYTES_PER_SECOND,
+            receive=_only_result,
+        )
     yield call
 
 
-def read(ref: pb.CheckpointRef) -> Plan[pb.ReadResult]:
+def read(wanted: pb.CheckpointRead) -> Plan[pb.ReadResult]:
     """Read one checkpoint of any size."""
-    request = pb.ReadRequest(reads=[pb.CheckpointRead(ref=ref)])
-    result: pb.ReadResult = yield Call("Read", request, request.reads[0].operation, receive=_only_result)
+    result: pb.ReadResult = yield Call(
+        "Read", wanted, wanted.operation, shape=Shape.BATCHED, receive=_checked
+    )
     if not result.omitted:
         return result
-    sliced = pb.ReadSlicedRequest(read=pb.CheckpointRead(ref=ref))
+    sliced = pb.ReadSlicedRequest(read=wanted)
+    sliced.read.operation.Clear()
     result = yield Call(
         "ReadSliced",
         sliced,

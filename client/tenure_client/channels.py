@@ -8,19 +8,24 @@ both would write to, and makes its own.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
+from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1.checkpoints_pb2_grpc import CheckpointServiceStub
 from tenure.v1.server_pb2_grpc import ServerServiceStub
 
+from tenure_client.errors import Unavailable
+from tenure_client.lanes import Lane
+from tenure_client.sessions import AioSession, Metadata, OnAnswer, Session, SyncSession
 from tenure_client.target import Target
 
 C = TypeVar("C", grpc.Channel, grpc.aio.Channel)
@@ -60,14 +65,54 @@ class Stub:
 
 
 class _Pool(Generic[C]):
-    """The channels of one process or loop, used in turn."""
+    """The channels of one process or loop, used in turn, with their sessions and lanes.
 
-    def __init__(self, make: Callable[[], C], size: int) -> None:
+    Attributes:
+        writes: Lane of the operations that change checkpoints.
+        reads: Lane of the reads of checkpoints.
+    """
+
+    def __init__(self, make: Callable[[], C], size: int, open_session: Callable[[Stub], Session]) -> None:
         self.channels: list[C] = [make() for _ in range(size)]
-        self._stubs = itertools.cycle([Stub(channel) for channel in self.channels])
+        self._stubs = [Stub(channel) for channel in self.channels]
+        self._turns = itertools.cycle(range(size))
+        self._open_session = open_session
+        self._sessions: dict[int, Session] = {}
+        self._closed = False
+        self._lock = threading.Lock()
+        self.writes = Lane(self._send)
+        self.reads = Lane(self._send)
 
     def stub(self) -> Stub:
-        return next(self._stubs)
+        return self._stubs[next(self._turns)]
+
+    def sessions(self) -> Iterable[Session]:
+        return self._sessions.values()
+
+    def end(self) -> list[C]:
+        """End the sessions for good and return the channels, to be closed."""
+        with self._lock:
+            self._closed = True
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.close()
+        return self.channels
+
+    def clear(self) -> None:
+        """Let go of the channels at once: the lanes refer back to the pool and would keep it."""
+        self._sessions.clear()
+        self._stubs.clear()
+        self.channels.clear()
+
+    def _send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> None:
+        turn = next(self._turns)
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the connection was closed")
+            session = self._sessions.get(turn)
+            if session is None or session.ended:
+                session = self._sessions[turn] = self._open_session(self._stubs[turn])
+        session.send(request, on_answer)
 
 
 class Channels:
@@ -80,6 +125,7 @@ class Channels:
 
     def __init__(self, target: Target, connections: int) -> None:
         self._target = target
+        self._credentials: Metadata = (("authorization", f"Bearer {target.api_key}"),)
         self._connections = connections
         self._reset()
         _all.add(self)
@@ -89,50 +135,69 @@ class Channels:
         self._sync: _Pool[grpc.Channel] | None = None
         self._aio: dict[asyncio.AbstractEventLoop, _Pool[grpc.aio.Channel]] = {}
 
-    def sync_stub(self) -> Stub:
-        """Return the RPCs for blocking calls."""
+    def sync(self) -> _Pool[grpc.Channel]:
+        """Return the RPCs and lanes for blocking calls."""
         pool = self._sync
         if pool is None:
             with self._lock:
                 if self._sync is None:
-                    self._sync = _Pool(self._make_sync, self._connections)
+                    self._sync = _Pool(
+                        self._make_sync, self._connections, lambda stub: SyncSession(stub, self._credentials)
+                    )
                 pool = self._sync
-        return pool.stub()
+        return pool
 
-    def aio_stub(self) -> Stub:
-        """Return the RPCs for the running loop."""
+    def aio(self) -> _Pool[grpc.aio.Channel]:
+        """Return the RPCs and lanes for the running loop."""
         loop = asyncio.get_running_loop()
         pool = self._aio.get(loop)
         if pool is None:
             with self._lock:
                 self._drop_closed_loops()
-                pool = self._aio[loop] = _Pool(self._make_aio, self._connections)
-        return pool.stub()
+                pool = self._aio[loop] = _Pool(
+                    self._make_aio, self._connections, lambda stub: AioSession(stub, self._credentials)
+                )
+        return pool
+
+    def metadata(self, traceparent: str) -> Metadata:
+        """Return what goes with every RPC: the key, and the caller's trace if there is one."""
+        return (*self._credentials, ("traceparent", traceparent)) if traceparent else self._credentials
 
     def close(self) -> None:
         """Close all channels; calls in flight on other threads fail. They are made again if needed."""
         with self._lock:
             sync, self._sync = self._sync, None
             self._aio.clear()
-        for channel in sync.channels if sync else ():
+        for channel in sync.end() if sync else ():
             channel.close()
 
     async def aclose(self) -> None:
         """Close all channels, those of the running loop in an orderly way."""
         with self._lock:
             aio = self._aio.pop(asyncio.get_running_loop(), None)
-        for channel in aio.channels if aio else ():
+        for channel in aio.end() if aio else ():
             await channel.close()
         self.close()
 
     def before_fork(self) -> None:
-        """Drop what only stays because its loop was closed: gRPC cannot be forked while it polls for aio."""
-        with self._lock:
-            self._drop_closed_loops()
+        """Drop what only stays because its loop was closed: gRPC cannot be forked while it polls for aio.
 
-    def _drop_closed_loops(self) -> None:
-        for closed in [loop for loop in self._aio if loop.is_closed()]:
-            del self._aio[closed]
+        It can while a thread waits for a stream, but says on stderr that it may not; so idle streams end.
+        """
+        with self._lock:
+            dropped = self._drop_closed_loops()
+            for session in self._sync.sessions() if self._sync else ():
+                if isinstance(session, SyncSession):
+                    session.rest()
+        if dropped:
+            # A stream and its tasks refer to one another, so that only the collector frees them.
+            gc.collect()
+
+    def _drop_closed_loops(self) -> bool:
+        closed = [loop for loop in self._aio if loop.is_closed()]
+        for loop in closed:
+            self._aio.pop(loop).clear()
+        return bool(closed)
 
     def forget(self) -> None:
         """Leave the channels of the parent process alone: closing them here would disturb it."""

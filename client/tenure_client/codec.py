@@ -23,11 +23,14 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import common_pb2
 
-from tenure_client.errors import InvalidRequest
+from tenure_client.errors import InvalidRequest, UnreadableValue
+from tenure_client.held import Place
+from tenure_client.jsontext import to_json
+from tenure_client.payloads import Payload, fill
+from tenure_client.values import Value
 
 EMPTY = "empty"
 """Type tag of a channel version without a value, as in InMemorySaver."""
-_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def thread_id(config: RunnableConfig) -> str:
@@ -86,9 +89,14 @@ def encode_blob(value: Any, serde: SerializerProtocol) -> common_pb2.Blob:
     return common_pb2.Blob(type=tag, data=bytes(data))
 
 
-def decode_blob(blob: common_pb2.Blob, serde: SerializerProtocol) -> Any:
+def decode_blob(blob: Payload, serde: SerializerProtocol) -> Any:
     """Return the value of a payload."""
     return serde.loads_typed((blob.type, blob.data))
+
+
+def place_of(checkpoint: pb.CheckpointRef) -> Place:
+    """Return where a checkpoint's values are held."""
+    return checkpoint.thread_id, checkpoint.checkpoint_ns
 
 
 def put_checkpoint(
@@ -97,35 +105,48 @@ def put_checkpoint(
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
     serde: SerializerProtocol,
-) -> pb.PutCheckpoint:
-    """Return the message that stores a checkpoint.
+    bases: Mapping[str, Value],
+) -> tuple[pb.Mutation, dict[str, Value]]:
+    """Return the mutation that stores a checkpoint, and its large values, which go as edits.
+
+    Args:
+        config: Names the thread, the namespace and the parent.
+        checkpoint: The checkpoint.
+        metadata: Its metadata.
+        new_versions: The channels whose values are new in it.
+        serde: Writes the payloads.
+        bases: By channel, a value that edits may be told against.
 
     Raises:
         TypeError: The metadata is not JSON, or a version is neither text nor a number.
     """
     body = {key: value for key, value in checkpoint.items() if key != "channel_values"}
     values = checkpoint["channel_values"]
-    return pb.PutCheckpoint(
-        ref=ref(config, checkpoint["id"]),
-        parent_checkpoint_id=get_checkpoint_id(config) or "",
-        checkpoint=encode_blob(body, serde),
-        metadata_json=to_json(get_checkpoint_metadata(config, metadata), "metadata"),
-        channel_versions=[
-            pb.ChannelVersion(channel=channel, version=encode_version(version))
-            for channel, version in checkpoint["channel_versions"].items()
-        ],
-        new_values=[
-            pb.ChannelValue(
-                channel=channel,
-                version=encode_version(version),
-                value=encode_blob(values[channel], serde)
-                if channel in values
-                else common_pb2.Blob(type=EMPTY),
-            )
-            for channel, version in new_versions.items()
-        ],
-        format_version=checkpoint["v"],
+    mutation = pb.Mutation(
+        put=pb.PutCheckpoint(
+            ref=ref(config, checkpoint["id"]),
+            parent_checkpoint_id=get_checkpoint_id(config) or "",
+            checkpoint=encode_blob(body, serde),
+            metadata_json=to_json(get_checkpoint_metadata(config, metadata), "metadata"),
+            channel_versions=[
+                pb.ChannelVersion(channel=channel, version=encode_version(version))
+                for channel, version in checkpoint["channel_versions"].items()
+            ],
+            format_version=checkpoint["v"],
+        )
     )
+    large: dict[str, Value] = {}
+    for channel, version in new_versions.items():
+        # Added in place: protobuf would serialize and parse a message that is put into another one.
+        new = mutation.put.new_values.add(channel=channel, version=encode_version(version))
+        if channel not in values:
+            new.value.type = EMPTY
+            continue
+        tag, data = serde.dumps_typed(values[channel])
+        value = fill(new, tag, bytes(data), bases.get(channel))
+        if value is not None:
+            large[channel] = value
+    return mutation, large
 
 
 def put_writes(
@@ -163,7 +184,7 @@ def put_writes(
 
 def checkpoint_tuple(
     checkpoint: pb.Checkpoint,
-    values: Mapping[str, common_pb2.Blob],
+    values: Mapping[str, Payload],
     serde: SerializerProtocol,
     config: RunnableConfig | None = None,
 ) -> CheckpointTuple:
@@ -174,8 +195,16 @@ def checkpoint_tuple(
         values: Its channel values.
         serde: Reads the payloads.
         config: The config to return, None = one that names the checkpoint.
+
+    Raises:
+        UnreadableValue: The stored checkpoint is none.
     """
     body = decode_blob(checkpoint.checkpoint, serde)
+    if not isinstance(body, Mapping) or not isinstance(body.get("channel_versions"), Mapping):
+        raise UnreadableValue(
+            f"checkpoint {checkpoint.ref.checkpoint_id!r} does not read as one; was it written with another "
+            "serializer?"
+        )
     parent = pb.CheckpointRef(
         thread_id=checkpoint.ref.thread_id,
         checkpoint_ns=checkpoint.ref.checkpoint_ns,
@@ -248,51 +277,3 @@ def channel_history(
         if channel in seeds:
             result[channel]["seed"] = seeds[channel]
     return result
-
-
-def to_json(value: Mapping[str, Any], name: str) -> str:
-    """Return a mapping as JSON text from which `json.loads` makes the same mapping.
-
-    Tuples become lists. InMemorySaver would take any value that msgpack takes; here metadata is JSON, so
-    that the server can filter by it.
-
-    Raises:
-        TypeError: A value is not JSON, or is NaN, infinite, or text that Postgres cannot hold; the message
-            names its place.
-    """
-    return _encode_json(_plain(value, name))
-
-
-def _plain(value: Any, place: str) -> Any:
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, str):
-        return _text(value, place)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise TypeError(f"{place} is {value}, which is not JSON: use None or text")
-        return value
-    if isinstance(value, Mapping):
-        return {_key(key, place): _plain(item, f"{place}[{key!r}]") for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
-    raise TypeError(
-        f"{place} is of type {type(value).__name__}, which is not JSON: put it into the graph's state, or "
-        "store its text here"
-    )
-
-
-def _key(key: Any, place: str) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"{place} has the key {key!r}, but the keys of JSON are text")
-    return _text(key, f"a key of {place}")
-
-
-def _text(text: str, place: str) -> str:
-    if "\x00" in text:
-        raise TypeError(f"{place} contains the character NUL, which cannot be stored")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise TypeError(f"{place} contains a lone surrogate, which is not Unicode text") from None
-    return text

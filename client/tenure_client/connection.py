@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Self, TypeVar, cast
@@ -20,6 +21,8 @@ from tenure_client import slices, tracing
 from tenure_client.calls import Call, Plan, Shape
 from tenure_client.channels import Channels, Stub
 from tenure_client.errors import InvalidRequest, from_rpc
+from tenure_client.held import HeldValues
+from tenure_client.lanes import Lane, Ticket
 from tenure_client.listing import Listing
 from tenure_client.retry import Budget, Send, Sleep, steps
 from tenure_client.target import Target
@@ -46,6 +49,9 @@ class Connection:
         connections: gRPC channels per process and event loop; more than one helps when many threads
             move large values.
 
+    Attributes:
+        held: Large values that were sent and received, up to 64 MiB, against which the next ones are told.
+
     Raises:
         InvalidRequest: An argument is missing or contradicts another.
     """
@@ -66,6 +72,7 @@ class Connection:
             raise InvalidRequest("connections must be at least 1", metadata={"field": "connections"})
         self._target = Target.resolve(target, api_key=api_key, ca=ca, insecure=insecure)
         self._timeout = timeout
+        self.held = HeldValues()
         self._channels = Channels(self._target, connections)
 
     def __repr__(self) -> str:
@@ -114,8 +121,14 @@ class Connection:
             budget = Budget(self._timeout)
             while not listing.done:
                 timeout, request = listing.begin(budget, observer)
-                rpc = self._channels.sync_stub().List(
-                    request, timeout=timeout, metadata=self._metadata(request.operation.traceparent)
+                rpc = (
+                    self._channels.sync()
+                    .stub()
+                    .List(
+                        request,
+                        timeout=timeout,
+                        metadata=self._channels.metadata(request.operation.traceparent),
+                    )
                 )
                 try:
                     while not listing.done and (part := self._next(rpc, listing)) is not None:
@@ -132,8 +145,14 @@ class Connection:
             budget = Budget(self._timeout)
             while not listing.done:
                 timeout, request = listing.begin(budget, observer)
-                rpc = self._channels.aio_stub().List(
-                    request, timeout=timeout, metadata=self._metadata(request.operation.traceparent)
+                rpc = (
+                    self._channels.aio()
+                    .stub()
+                    .List(
+                        request,
+                        timeout=timeout,
+                        metadata=self._channels.metadata(request.operation.traceparent),
+                    )
                 )
                 try:
                     while not listing.done and (part := await self._anext(rpc, listing)) is not None:
@@ -169,8 +188,11 @@ class Connection:
         if isinstance(step, Sleep):
             time.sleep(step.seconds)
             return None
+        pool = self._channels.sync()
+        if step.call.shape is Shape.BATCHED:
+            return self._ride(pool.reads if step.call.method == "Read" else pool.writes, step)
         try:
-            rpc = self._open(self._channels.sync_stub(), step)
+            rpc = self._open(pool.stub(), step)
             return list(rpc) if step.call.shape is Shape.COLLECT else rpc
         except grpc.RpcError as error:
             return from_rpc(error)
@@ -179,23 +201,68 @@ class Connection:
         if isinstance(step, Sleep):
             await asyncio.sleep(step.seconds)
             return None
+        pool = self._channels.aio()
+        if step.call.shape is Shape.BATCHED:
+            return await self._aride(pool.reads if step.call.method == "Read" else pool.writes, step)
         try:
-            rpc = self._open(self._channels.aio_stub(), step)
+            rpc = self._open(pool.stub(), step)
             return [part async for part in rpc] if step.call.shape is Shape.COLLECT else await rpc
         except grpc.RpcError as error:
             return from_rpc(error)
+
+    @staticmethod
+    def _ride(lane: Lane, step: Send) -> Any:
+        """Send an operation in a lane and return its outcome, within its own time."""
+        outcomes: list[Any] = []
+        arrived = threading.Lock()
+        arrived.acquire()
+
+        def tell(outcome: Any) -> None:
+            outcomes.append(outcome)
+            arrived.release()
+
+        ticket = Ticket(step.call, time.monotonic() + step.timeout, tell)
+        lane.add(ticket)
+        try:
+            lane.flush()
+            if arrived.acquire(timeout=step.timeout):
+                return outcomes[0]
+        except BaseException:
+            lane.give_up(ticket)
+            raise
+        late = lane.give_up(ticket)
+        return outcomes[0] if outcomes else late
+
+    @staticmethod
+    async def _aride(lane: Lane, step: Send) -> Any:
+        """Send an operation in a lane and return its outcome; see `_ride`."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[Any] = loop.create_future()
+
+        def tell(outcome: Any) -> None:
+            if not arrived.done():
+                arrived.set_result(outcome)
+
+        ticket = Ticket(step.call, time.monotonic() + step.timeout, tell)
+        lane.add(ticket)
+        # What other tasks submit in this tick travels along.
+        loop.call_soon(lane.flush)
+        timer = loop.call_later(step.timeout, lambda: tell(lane.give_up(ticket)))
+        try:
+            return await arrived
+        except asyncio.CancelledError:
+            lane.give_up(ticket)
+            raise
+        finally:
+            timer.cancel()
 
     def _open(self, stub: Stub, step: Send) -> Any:
         call = step.call
         return getattr(stub, call.method)(
             _uploaded(call) if call.shape is Shape.UPLOAD else call.request,
             timeout=step.timeout,
-            metadata=self._metadata(call.operation.traceparent),
+            metadata=self._channels.metadata(call.operation.traceparent),
         )
-
-    def _metadata(self, traceparent: str) -> tuple[tuple[str, str], ...]:
-        key = ("authorization", f"Bearer {self._target.api_key}")
-        return (key, ("traceparent", traceparent)) if traceparent else (key,)
 
     @staticmethod
     def _next(rpc: Any, listing: Listing[Any]) -> pb.ListResponse | None:

@@ -8,7 +8,8 @@ TenureError
 ├── ThreadNotFound
 ├── ThreadExists                  the target of a copy exists already
 ├── FailedPrecondition            the thread's state forbids it
-│   └── DeltaChannelInUse         a DeltaChannel still needs what would be deleted
+│   ├── DeltaChannelInUse         a DeltaChannel still needs what would be deleted
+│   └── ChunksMissing             a value was told against one that is gone; the saver sends it whole then
 ├── QuotaExceeded                 a quota of the tenant is used up; see `retry_after`
 ├── Overloaded                    too much at once; see `retry_after`
 ├── Conflict                      another writer came between; safe to repeat
@@ -139,6 +140,13 @@ class DeltaChannelInUse(FailedPrecondition):
     """A DeltaChannel of a checkpoint that stays is rebuilt from one that would go."""
 
 
+class ChunksMissing(FailedPrecondition):
+    """A value was told against one that the server no longer has; nothing was stored.
+
+    The saver then sends the value with all its chunks, so that callers never see this.
+    """
+
+
 class QuotaExceeded(TenureError):
     """A quota of the tenant is used up."""
 
@@ -227,6 +235,7 @@ _BY_REASON: dict[str, type[TenureError]] = {
     "THREAD_NOT_FOUND": ThreadNotFound,
     "THREAD_EXISTS": ThreadExists,
     "DELTA_CHANNEL_IN_USE": DeltaChannelInUse,
+    "CHUNKS_MISSING": ChunksMissing,
     "OVERLOADED": Overloaded,
     "QUOTA_EXCEEDED": QuotaExceeded,
     "DEADLINE_EXCEEDED": DeadlineExceeded,

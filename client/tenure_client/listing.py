@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from tenure.v1 import checkpoints_pb2 as pb
-from tenure.v1 import common_pb2
 
 from tenure_client import slices
 from tenure_client.calls import Call
+from tenure_client.chunks import BadEdit
 from tenure_client.errors import DeadlineExceeded, TenureError, UnreadableValue
+from tenure_client.payloads import Payload, received
 from tenure_client.retry import Budget, Observer, stamp
 
 T = TypeVar("T")
-Values = Mapping[str, common_pb2.Blob]
+Values = Mapping[str, Payload]
 """Channel values by channel."""
 
 
@@ -39,6 +40,7 @@ class Listing(Generic[T]):
     def __init__(self, request: pb.ListRequest, decode: Callable[[pb.Checkpoint, Values], T]) -> None:
         self._request = request
         self._request.operation.operation_id = os.urandom(16)
+        self._request.accepts_edits = True
         self._decode = decode
         self._left: int | None = request.limit if request.HasField("limit") else None
         self._floor = request.before_checkpoint_id
@@ -105,21 +107,28 @@ class Listing(Generic[T]):
     def _start_stream(self) -> None:
         self.failure = None
         self._assembler = slices.Assembler(pb.CheckpointPage)
-        self._previous: dict[tuple[str, str, str, str], common_pb2.Blob] = {}
+        self._place = ("", "")
+        self._previous: dict[str, tuple[str, Payload]] = {}
         self._progress = False
 
     def _values(self, checkpoint: pb.Checkpoint) -> Values:
-        """Return the channel values, those left out taken from the checkpoint just before."""
-        ref = checkpoint.ref
-        current = {}
+        """Return the channel values; the checkpoint just before has those left out and the bases of edits."""
+        place = (checkpoint.ref.thread_id, checkpoint.ref.checkpoint_ns)
+        previous = self._previous if place == self._place else {}
+        current: dict[str, tuple[str, Payload]] = {}
         for value in checkpoint.channel_values:
-            key = (ref.thread_id, ref.checkpoint_ns, value.channel, value.version)
-            blob = value.value if value.HasField("value") else self._previous.get(key)
-            if blob is None:
+            version, before = previous.get(value.channel, ("", None))
+            try:
+                payload = received(value, before)
+            except BadEdit as error:
+                raise UnreadableValue(f"the server sent a value that cannot be right: {error}") from None
+            if payload is None and version == value.version:
+                payload = before
+            if payload is None:
                 raise UnreadableValue("the server left out a value that it has not sent before")
-            current[key] = blob
-        self._previous = current
-        return {key[2]: blob for key, blob in current.items()}
+            current[value.channel] = (value.version, payload)
+        self._place, self._previous = place, current
+        return {channel: payload for channel, (_, payload) in current.items()}
 
     def _is_new(self, ref: pb.CheckpointRef) -> bool:
         name = (ref.thread_id, ref.checkpoint_ns)

@@ -17,10 +17,13 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from tenure.v1 import checkpoints_pb2 as pb
 
-from tenure_client import calls, codec
+from tenure_client import calls, codec, payloads
 from tenure_client.calls import Plan
-from tenure_client.errors import InvalidRequest
+from tenure_client.chunks import BadEdit
+from tenure_client.errors import ChunksMissing, InvalidRequest, UnreadableValue
+from tenure_client.held import HeldValues, told
 from tenure_client.listing import Listing
+from tenure_client.values import Value
 
 _STRATEGIES = {
     "keep_latest": pb.PRUNE_STRATEGY_KEEP_LATEST,
@@ -31,12 +34,27 @@ _MAX_PER_CALL = 1000
 """Threads or runs that one request may name."""
 
 
-def get_tuple(config: RunnableConfig, serde: SerializerProtocol) -> Plan[CheckpointTuple | None]:
+def get_tuple(
+    config: RunnableConfig, serde: SerializerProtocol, held: HeldValues
+) -> Plan[CheckpointTuple | None]:
     """Read the checkpoint a config names, the latest if it names only a thread."""
-    result = yield from calls.read(codec.ref(config))
-    if not result.HasField("checkpoint"):
-        return None
-    values = {value.channel: value.value for value in result.checkpoint.channel_values}
+    ref = codec.ref(config)
+    place = codec.place_of(ref)
+    bases = held.of(place)
+    while True:
+        result = yield from calls.read(pb.CheckpointRead(ref=ref, accepts_edits=True, held=told(bases)))
+        if not result.HasField("checkpoint"):
+            return None
+        try:
+            values = payloads.channel_values(result.checkpoint, bases)
+            break
+        except BadEdit as error:
+            if not bases:
+                raise UnreadableValue(f"the server sent a value that cannot be right: {error}") from None
+            # Whoever is wrong, values that are told without ours can be read.
+            held.forget(place, bases)
+            bases = {}
+    held.keep(place, {channel: value for channel, value in values.items() if isinstance(value, Value)})
     named = config if get_checkpoint_id(config) else None
     return codec.checkpoint_tuple(result.checkpoint, values, serde, named)
 
@@ -61,11 +79,19 @@ def put(
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
     serde: SerializerProtocol,
+    held: HeldValues,
 ) -> Plan[RunnableConfig]:
     """Store a checkpoint and return the config that names it."""
-    message = codec.put_checkpoint(config, checkpoint, metadata, new_versions, serde)
-    yield from calls.write(pb.Mutation(put=message))
-    return codec.config_of(message.ref)
+    place = codec.place_of(codec.ref(config))
+    mutation, large = codec.put_checkpoint(config, checkpoint, metadata, new_versions, serde, held.of(place))
+    try:
+        yield from calls.write(mutation)
+    except ChunksMissing:
+        held.forget(place, large)
+        large = payloads.tell_whole(mutation.put, large)
+        yield from calls.write(mutation)
+    held.keep(place, large)
+    return codec.config_of(mutation.put.ref)
 
 
 def put_writes(
@@ -81,9 +107,10 @@ def put_writes(
         yield from calls.write(pb.Mutation(put_writes=message))
 
 
-def delete_thread(thread_id: str) -> Plan[None]:
+def delete_thread(thread_id: str, held: HeldValues) -> Plan[None]:
     """Delete a thread."""
     yield from calls.mutate("DeleteThread", pb.DeleteThreadRequest(thread_id=str(thread_id)))
+    held.forget_thread(str(thread_id))
 
 
 def delete_for_runs(run_ids: Sequence[str]) -> Plan[None]:
@@ -100,7 +127,7 @@ def copy_thread(source_thread_id: str, target_thread_id: str) -> Plan[None]:
     yield from calls.mutate("CopyThread", request)
 
 
-def prune(thread_ids: Sequence[str], strategy: str) -> Plan[None]:
+def prune(thread_ids: Sequence[str], strategy: str, held: HeldValues) -> Plan[None]:
     """Remove old checkpoints of threads, or the threads."""
     if strategy not in _STRATEGIES:
         raise InvalidRequest(
@@ -109,6 +136,9 @@ def prune(thread_ids: Sequence[str], strategy: str) -> Plan[None]:
     for some in _portions(thread_ids, "thread_ids"):
         request = pb.PruneThreadsRequest(thread_ids=some, strategy=_STRATEGIES[strategy])
         yield from calls.mutate("PruneThreads", request)
+        if request.strategy == pb.PRUNE_STRATEGY_DELETE_ALL:
+            for thread_id in some:
+                held.forget_thread(thread_id)
 
 
 def channel_history(

@@ -100,17 +100,22 @@ def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
     """Turn a plan into the steps of a driver: attempts and pauses.
 
     Raises:
-        TenureError: What the last attempt said; OutcomeUnknown if the operation changes something and
-            an attempt may have been applied.
+        TenureError: What the last attempt said, unless the plan knows better; OutcomeUnknown if the operation
+            changes something and an attempt may have been applied.
     """
     reply: Any = None
+    failure: TenureError | None = None
     while True:
         try:
-            call = plan.send(reply)
+            call = plan.send(reply) if failure is None else plan.throw(failure)
         except StopIteration as done:
             value: T = done.value
             return value
-        reply = yield from _attempts(call, budget, observer)
+        failure = None
+        try:
+            reply = yield from _attempts(call, budget, observer)
+        except TenureError as error:
+            failure = error
 
 
 def _attempts(call: Call, budget: Budget, observer: Observer) -> Steps[Any]:
@@ -142,7 +147,11 @@ def _attempts(call: Call, budget: Budget, observer: Observer) -> Steps[Any]:
 
 def stamp(call: Call, timeout: float, observer: Observer) -> None:
     """Write into the request what changes with each attempt."""
-    wanted = max(timeout - min(_SEND_MARGIN, timeout / 10), 0.001)
-    call.operation.timeout_ms = int(wanted * 1000)
+    call.operation.timeout_ms = wanted_ms(timeout)
     call.operation.traceparent = observer.traceparent
     observer.sent(call.size)
+
+
+def wanted_ms(timeout: float) -> int:
+    """Return the milliseconds that the server may take, for a caller that waits `timeout` seconds."""
+    return max(int((timeout - min(_SEND_MARGIN, timeout / 10)) * 1000), 1)

@@ -168,6 +168,8 @@ class _Reader:
 
     def __init__(self, find: Callable[[TypeName], Any]) -> None:
         self._find = find
+        # A list of messages names the same few classes thousands of times.
+        self._found: dict[TypeName, Any] = {}
         self._failure: BaseException | None = None
         self._depth = 0
 
@@ -202,13 +204,17 @@ class _Reader:
             return _array(*self._unpack(content))
         if code not in _BUILDERS:
             raise UnreadableValue(f"the payload has an object of unknown kind {code}")
-        module, attribute, argument, *method = self._unpack(content)
+        module, attribute, argument, *method = ormsgpack.unpackb(
+            content, ext_hook=self._hook, option=ormsgpack.OPT_NON_STR_KEYS
+        )
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise UnreadableValue("the payload names a class by something that is not text")
         if code == jsonplus.EXT_METHOD_SINGLE_ARG:
             target = self._method(module, attribute, method)
         else:
-            target = self._find((module, attribute))
+            target = self._found.get((module, attribute))
+            if target is None:
+                target = self._found[module, attribute] = self._find((module, attribute))
         try:
             return _BUILDERS[code](target, argument)
         except Exception as error:

@@ -24,9 +24,16 @@ UNARY = Room("calls", 512, 256)
 STREAMS = Room("streams", 64, 32)
 SLICED = Room("sliced transfers", 8, 4)
 """A sliced transfer may hold the largest operation in memory, hence few of them."""
+SESSIONS = Room("sessions", 4096, 1024)
+"""An idle session costs little; its batches take slots of their own."""
 
-_SLICED_METHODS = frozenset({"WriteSliced", "ReadSliced"})
-_STREAM_METHODS = frozenset({"List", "GetChannelHistory"})
+_ROOMS = {
+    "WriteSliced": SLICED,
+    "ReadSliced": SLICED,
+    "List": STREAMS,
+    "GetChannelHistory": STREAMS,
+    "Session": SESSIONS,
+}
 
 
 class Admission:
@@ -43,7 +50,7 @@ class Admission:
             Overloaded: There is none; says when to come back.
         """
         name = method.rsplit("/", 1)[-1]
-        room = SLICED if name in _SLICED_METHODS else STREAMS if name in _STREAM_METHODS else UNARY
+        room = _ROOMS.get(name, UNARY)
         everyone, own = (room, None), (room, tenant)
         if self._running[everyone] >= room.in_all or self._running[own] >= room.per_tenant:
             raise errors.Overloaded(room.what)

@@ -12,7 +12,6 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -30,7 +29,9 @@ from tenure_server.limits import KIB, MIB
 from tenure_server.secret_file import write_secret
 from tenure_server.services.checkpoints import CheckpointService
 from tenure_server.services.server_info import ServerService
+from tenure_server.services.sessions import Sessions
 from tenure_server.storage.cached import CachedCheckpoints
+from tenure_server.storage.coalescing import CoalescedCheckpoints
 from tenure_server.storage.ports import CheckpointStore, KeyStore
 from tenure_server.storage.redis_cache import RedisCache
 
@@ -102,7 +103,11 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
             config.database_url, max_size=config.pool_size, application_name="tenure"
         )
         stack.push_async_callback(database.close)
-        checkpoints: CheckpointStore = PostgresCheckpoints(database, inline_bytes=config.inline_bytes)
+        checkpoints: CheckpointStore
+        checkpoints = queued = CoalescedCheckpoints(
+            PostgresCheckpoints(database, inline_bytes=config.inline_bytes)
+        )
+        stack.push_async_callback(queued.close)
         if config.redis_url:
             cache = RedisCache(config.redis_url, ttl=config.cache_ttl)
             stack.push_async_callback(cache.close)
@@ -122,6 +127,7 @@ async def serve(
     *,
     storage: Storage | None = None,
     on_ready: Callable[[str], None] = lambda target: None,
+    on_health: Callable[[bool], None] = lambda ready: None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then drain.
@@ -130,6 +136,7 @@ async def serve(
         config: Settings, already checked.
         storage: What to serve from; by default what the settings name.
         on_ready: Called once with host:port when requests can be served.
+        on_health: Called with each change of whether they can, and when the drain begins.
         stop: Set it to stop the server; signals set it too.
 
     Raises:
@@ -143,22 +150,23 @@ async def serve(
             stack.callback(asyncio.get_running_loop().remove_signal_handler, number)
         if storage is None:
             storage = await stack.enter_async_context(open_storage(config))
-        server, port = _listen(config, storage)
-        health_servicer = health.HealthServicer()
+        sessions = Sessions()
+        server, port = _listen(config, storage, sessions)
+        health_servicer = await new_health()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-        await _set_health(health_servicer, ready=False)
-        await health_servicer.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         if config.health_listen is not None:
-            probes = grpc.aio.server()
-            health_pb2_grpc.add_HealthServicer_to_server(health_servicer, probes)
-            probes.add_insecure_port(config.health_listen)
-            await probes.start()
-            stack.push_async_callback(probes.stop, None)
+            await stack.enter_async_context(health_port(config.health_listen, health_servicer))
         await server.start()
         host = config.listen.rpartition(":")[0]
         target = f"{host}:{port}"
+
+        def announce() -> None:
+            if config.ready_file is not None:
+                write_secret(config.ready_file, json.dumps({"target": target}))
+            on_ready(target)
+
         watching = asyncio.create_task(
-            _watch_readiness(storage, health_servicer, target, on_ready, config.ready_file), name="readiness"
+            _watch_readiness(storage, health_servicer, announce, on_health), name="readiness"
         )
         _log.info("listening on %s", target)
         stopping = asyncio.create_task(stop.wait())
@@ -169,7 +177,9 @@ async def serve(
         with suppress(asyncio.CancelledError):
             await watching
         # Not ready, but alive: a liveness probe must not end a pod that still drains.
-        await _set_health(health_servicer, ready=False)
+        await set_health(health_servicer, ready=False)
+        on_health(False)
+        sessions.drain()
         await server.stop(config.drain)
         if config.ready_file is not None:
             config.ready_file.unlink(missing_ok=True)
@@ -177,11 +187,11 @@ async def serve(
     _log.info("stopped")
 
 
-def _listen(config: Config, storage: Storage) -> tuple[grpc.aio.Server, int]:
+def _listen(config: Config, storage: Storage, sessions: Sessions) -> tuple[grpc.aio.Server, int]:
     gate = Gate(Authenticator(storage.keys), Admission())
     server = grpc.aio.server(interceptors=[gate], options=server_options(config))
     checkpoints_pb2_grpc.add_CheckpointServiceServicer_to_server(
-        CheckpointService(storage.checkpoints, config.limits), server
+        CheckpointService(storage.checkpoints, config.limits, sessions), server
     )
     server_pb2_grpc.add_ServerServiceServicer_to_server(ServerService(config.limits), server)
     try:
@@ -197,44 +207,76 @@ def _listen(config: Config, storage: Storage) -> tuple[grpc.aio.Server, int]:
     return server, port
 
 
+async def new_health() -> health.HealthServicer:
+    """Return a health service that says: alive, not ready yet."""
+    servicer = health.HealthServicer()
+    await set_health(servicer, ready=False)
+    await servicer.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+    return servicer
+
+
+async def set_health(servicer: health.HealthServicer, *, ready: bool) -> None:
+    """Say whether requests can be served."""
+    state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+    for name in ("", *SERVICES):
+        await servicer.set(name, state)
+
+
+@asynccontextmanager
+async def health_port(listen: str, servicer: health.HealthServicer) -> AsyncIterator[None]:
+    """Serve health alone on a port of its own, in plaintext, while the block runs.
+
+    Raises:
+        ConfigError: The port is taken.
+    """
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    try:
+        server.add_insecure_port(listen)
+    except RuntimeError:
+        raise ConfigError(
+            [f"TENURE_HEALTH_LISTEN: cannot listen on {listen}; is another server there?"]
+        ) from None
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
+
+
 async def _watch_readiness(
     storage: Storage,
     servicer: health.HealthServicer,
-    target: str,
-    on_ready: Callable[[str], None],
-    ready_file: Path | None,
+    announce: Callable[[], None],
+    on_health: Callable[[bool], None],
 ) -> None:
     """Keep the health service true: SERVING while the database answers and has the schema we need.
 
     Redis does not count: without it the answers are the same.
     """
-    announced = False
+    announced = was_ready = False
     problem = ""
     while True:
         try:
             await storage.check()
         except errors.TenureError as error:
+            ready = False
             if str(error) != problem:
                 problem = str(error)
                 _log.error("not ready: %s", problem)
-            await _set_health(servicer, ready=False)
         else:
+            ready = True
             if problem:
                 _log.info("ready again")
                 problem = ""
-            await _set_health(servicer, ready=True)
-            if not announced:
-                announced = True
-                if ready_file is not None:
-                    write_secret(ready_file, json.dumps({"target": target}))
-                on_ready(target)
+        await set_health(servicer, ready=ready)
+        if ready and not announced:
+            announced = True
+            announce()
+        if ready != was_ready:
+            was_ready = ready
+            on_health(ready)
         await asyncio.sleep(_READINESS_INTERVAL)
-
-
-async def _set_health(servicer: health.HealthServicer, *, ready: bool) -> None:
-    state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in ("", *SERVICES):
-        await servicer.set(name, state)
 
 
 async def _finish(stop: asyncio.Event, task: asyncio.Task[None]) -> None:

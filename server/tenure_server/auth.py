@@ -22,6 +22,7 @@ RULES: Final[dict[str, Scope | None]] = {
     _SERVICE + "WriteSliced": Scope.WRITE,
     _SERVICE + "Read": Scope.READ,
     _SERVICE + "ReadSliced": Scope.READ,
+    _SERVICE + "Session": ANY,
     _SERVICE + "List": Scope.READ,
     _SERVICE + "GetChannelHistory": Scope.READ,
     _SERVICE + "ListThreads": Scope.READ,

@@ -96,12 +96,54 @@ class CheckpointRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """The value against which an edit is told: of the same channel, with this digest."""
+
+    version: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ValueEdit:
+    """A large value, told by what is new against another one; see `ValueEdit` in checkpoints.proto.
+
+    Attributes:
+        type: The serializer's type tag.
+        header: The value's first bytes, which belong to no chunk.
+        digest: `chunks.recipe_digest` of the whole value.
+        base: What it is told against, None = nothing.
+        keep_first: Entries taken from the start of the base's recipe.
+        keep_last: Entries taken from the end of the base's recipe.
+        entries: Recipe of what is in between, 20 bytes for each chunk.
+        chunks: The packed chunks of `entries` by id, already checked against their ids.
+    """
+
+    type: str
+    header: bytes
+    digest: bytes
+    base: Base | None
+    keep_first: int
+    keep_last: int
+    entries: bytes
+    chunks: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelValue:
     """The value of one version of a channel; its type is `EMPTY` if the version has none."""
 
     channel: str
     version: str
-    value: Blob
+    value: Blob | ValueEdit
+
+
+@dataclass(frozen=True, slots=True)
+class HeldValue:
+    """A chunked value of a thread's namespace that the reader has already."""
+
+    channel: str
+    version: str
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +196,35 @@ Mutation = PutCheckpoint | PutWrites
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a large value is put together: its header, then its chunks in order.
+
+    Attributes:
+        type: The serializer's type tag.
+        entries: 20 bytes for each chunk, see `chunks`.
+    """
+
+    type: str
+    header: bytes
+    entries: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ValueRef:
     """Which value a checkpoint holds for a channel, without the bytes.
 
     Attributes:
-        digest: `Blob.digest()` of the stored value: what a cached copy must match.
+        digest: What the bytes must match: `Blob.digest()` of the stored value, or `chunks.recipe_digest`
+            of its recipe.
         size: Size of the value in bytes.
+        recipe: How the value is put together, None for one that is stored whole.
     """
 
     channel: str
     version: str
     digest: bytes
     size: int
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +238,10 @@ class Head:
         values: The channel values, `EMPTY` ones left out.
         pending_writes: In the order (task_path, task_id, idx).
         inline: The channel values themselves, in the order of `values`, where storage sent them along
-            because they are small; None for a value that is to be fetched with `bodies`, and an empty
-            sequence if storage sends none along.
+            because they are small; None for a value that is to be fetched with `bodies` or `chunks`, and
+            an empty sequence if storage sends none along.
+        bases: Recipe entries of values that the reader holds, by channel, where they are still stored with
+            the digest that the reader named and differ from the chunked value in `values`.
     """
 
     thread_id: str
@@ -194,6 +255,7 @@ class Head:
     values: Sequence[ValueRef]
     pending_writes: Sequence[PendingWrite]
     inline: Sequence[Blob | None] = ()
+    bases: Mapping[str, bytes] = field(default_factory=dict)
 
     def at_hand(self) -> list[Blob | None]:
         """Return the values that came along, None for each that is to be fetched."""
@@ -210,10 +272,16 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A stored checkpoint with its channel values, in the order of `head.values`."""
+    """A stored checkpoint with its channel values as they are told to a reader.
+
+    Attributes:
+        head: The checkpoint.
+        values: In the order of `head.values`: whole, as an edit against what the reader has, or None for
+            one that the reader has.
+    """
 
     head: Head
-    values: Sequence[Blob]
+    values: Sequence[Blob | ValueEdit | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ TenureError
 ├── QuotaExceeded            a quota of the tenant is used up
 ├── DeadlineExceeded         the caller's time ran out
 ├── Unavailable              the database is away, or the server drains
-└── Conflict                 another writer came between
+├── Conflict                 another writer came between
+└── ChunksMissing            a value was told against one that is not there
+
+`ThreadBusy` is between the storage and the queue before it, and never reaches a client.
 
 `ConfigError` stands apart: it ends the process at its start and never reaches a client.
 
@@ -178,6 +181,19 @@ class Conflict(TenureError):
 
     def __init__(self) -> None:
         super().__init__("another writer changed the thread meanwhile; retry")
+
+
+class ChunksMissing(TenureError):
+    """A value was told against one that is not there or has other bytes; nothing of the put was stored."""
+
+    reason = "CHUNKS_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__("a value was told against one that is not stored; send it with all its chunks")
+
+
+class ThreadBusy(Conflict):
+    """Somebody else holds the thread, and the caller did not want to wait; nothing was applied."""
 
 
 class ConfigError(Exception):

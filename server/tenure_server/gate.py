@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
 from tenure_server import auth, errors, telemetry
 from tenure_server.admission import Admission
 from tenure_server.domain import Principal
+from tenure_server.services.caller import guard as current_guard
 from tenure_server.services.caller import principal as current_principal
 from tenure_server.wire import status
 from tenure_server.wire.requests import traceparents
@@ -30,6 +31,7 @@ from tenure_server.wire.requests import traceparents
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
+    Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class Gate(grpc.aio.ServerInterceptor):
@@ -54,6 +56,8 @@ class Gate(grpc.aio.ServerInterceptor):
             auth.authorize(principal, method)
         except Exception as error:
             return _refusal(status.of(error))
+        if handler.request_streaming and handler.response_streaming:
+            return self._session(handler, metadata, principal)
         if handler.request_streaming:
             parents = [str(value) for name, value in metadata if name == "traceparent"]
             return self._stream_unary(handler, method, principal, parents)
@@ -107,16 +111,54 @@ class Gate(grpc.aio.ServerInterceptor):
             guarded, handler.request_deserializer, handler.response_serializer
         )
 
+    def _session(self, handler: Handler, metadata: Metadata, opener: Principal) -> Handler:
+        """Guard a stream of batches, each of which passes as a call of its own would.
+
+        The key is looked at again for each batch: a session must not outlive a revocation.
+        """
+        serve: Any = handler.stream_stream
+
+        async def batch(
+            method: str, request: Message, run: Callable[[], Awaitable[None]]
+        ) -> status_pb2.Status | None:
+            name = f"/tenure.v1.CheckpointService/{method}"
+            try:
+                principal = await self._authenticator.authenticate(metadata)
+                auth.authorize(principal, name)
+            except Exception as error:
+                return status.of(error)
+            rpc = _Rpc(name, principal, traceparents(request))
+            with rpc, self._admission.slot(name, principal.tenant):
+                await run()
+            return rpc.failure
+
+        async def guarded(requests: AsyncIterator[Message], context: Context) -> None:
+            current_guard.set(batch)
+            try:
+                with self._admission.slot("Session", opener.tenant):
+                    await serve(requests, context)
+                    return
+            except errors.TenureError as error:
+                refusal = status.of(error)
+            await status.abort(context, refusal)
+
+        return grpc.stream_stream_rpc_method_handler(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
+
 
 class _Rpc:
     """Runs a block as one RPC, in its span; an error is kept, to be sent once the block is left.
 
     The span continues the trace of the first operation and links to those of the others.
+
+    Attributes:
+        failure: What the block failed with.
     """
 
     def __init__(self, method: str, principal: Principal, parents: Sequence[str]) -> None:
         self._principal = principal
-        self._failure: status_pb2.Status | None = None
+        self.failure: status_pb2.Status | None = None
         self._span = telemetry.span(
             method.removeprefix("/"),
             parent=telemetry.context_of(parents[0]) if parents else None,
@@ -140,19 +182,19 @@ class _Rpc:
             # Something below was cancelled, not this call: left alone, its client would hang (grpc #29248).
             error = errors.Unavailable("the operation was interrupted; retry")
         if isinstance(error, Exception):
-            self._failure = status.of(error)
+            self.failure = status.of(error)
         code = "CANCELLED" if error is not None else "OK"
-        if self._failure is not None:
-            code = status.name(self._failure)
+        if self.failure is not None:
+            code = status.name(self.failure)
             span.set_status(Status(StatusCode.ERROR, code))
         span.set_attribute(telemetry.RPC_CODE, code)
         self._span.__exit__(None, None, None)
-        return self._failure is not None
+        return self.failure is not None
 
     async def abort(self, context: Context) -> NoReturn:
         """Send the error."""
-        assert self._failure is not None
-        await status.abort(context, self._failure)
+        assert self.failure is not None
+        await status.abort(context, self.failure)
 
 
 def _refuse_late(context: Context) -> None:

@@ -24,6 +24,7 @@ class Limits:
         max_namespace_bytes: Checkpoint namespaces and task paths; each subgraph level adds about 40.
         max_metadata_bytes: Metadata; LangGraph copies all scalars of `configurable` into it.
         max_filterable_bytes: A metadata scalar that is larger is not in the filter column.
+        max_chunks: Chunks of one value.
         max_batch: Operations of one batch.
         default_timeout: Time for an operation that names none.
         max_timeout: Cap of the time of an operation.
@@ -42,6 +43,7 @@ class Limits:
     max_filter_members: int = 32
     max_channels: int = 1024
     max_writes: int = 4096
+    max_chunks: int = 16 * 1024
     max_batch: int = 256
     max_threads_per_call: int = 1000
     max_page_size: int = 1000

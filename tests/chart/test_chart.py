@@ -24,6 +24,7 @@ EVERYTHING: dict[str, Any] = {
     "service": {"port": 8443, "headless": False, "annotations": {"team": "memory"}},
     "drainSeconds": 40,
     "logLevel": "debug",
+    "workers": 4,
     "poolSize": 32,
     "otel": {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER_ARG": 0.5},
     "podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"},
@@ -102,6 +103,9 @@ def test_lints_without_a_warning(values: dict[str, Any]) -> None:
         ({"service": {"port": 443}}, "/service/port"),
         ({"otel": {"AWS_SECRET": "x"}}, "AWS_SECRET"),
         ({"poolSize": 0}, "/poolSize"),
+        ({"workers": 0}, "/workers"),
+        ({"workers": 65}, "/workers"),
+        ({"workers": "auto"}, "/workers"),
     ],
     ids=lambda value: str(value),
 )
@@ -133,6 +137,7 @@ def test_the_server_accepts_the_environment_that_the_chart_gives(
     config = Config.from_env(variables)
     assert config.database_url == "postgresql://tenure_app@db/tenure"
     assert config.redis_url is None
+    assert config.workers == values.get("workers", 1)
     assert pod(deployment)["terminationGracePeriodSeconds"] == config.drain + 5
     assert int(config.listen.rpartition(":")[2]) == container(deployment)["ports"][0]["containerPort"]
 

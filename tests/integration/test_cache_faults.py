@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import psycopg
 import pytest
-import redis
 import tenure_server
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
-from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
-from tenure_client import TenureSaver
+from tenure_client import TenureError, TenureSaver
 
-from tests.harness.databases import Database, PrivateRedis, PrivateRedisFactory
+from tests.harness.databases import Database, PrivateRedisFactory
 from tests.harness.stack import Stack, TenantHandle
+from tests.integration.cache_support import Cached, comparing, huge, large
 from tests.integration.checkpoints_support import (
     SLOW,
     config_of,
@@ -35,45 +29,10 @@ from tests.integration.checkpoints_support import (
     wait_until,
 )
 
-INLINE_BYTES = 4096
-"""Default of TENURE_INLINE_BYTES: larger values are looked for in Redis."""
-STEPS_PER_FAULT = 400 if SLOW else 60
 CONVERSATIONS = 50 if SLOW else 10
 
-
-@dataclass(frozen=True)
-class Cached:
-    """Two replicas on one Redis that may be hurt.
-
-    Attributes:
-        redis: The Redis.
-        targets: Where the replicas are.
-        stack: Makes tenants.
-    """
-
-    redis: PrivateRedis
-    targets: list[str]
-    stack: Stack
-
-    def client(self) -> redis.Redis:
-        """Return a client of the Redis itself; a context manager."""
-        return redis.Redis.from_url(self.redis.url)
-
-    def keys(self, tenant: TenantHandle) -> list[bytes]:
-        """Return the keys of a tenant."""
-        with self.client() as client:
-            prefix = f"tn1:{{{tenant.tenant_id.replace('-', '')}"
-            return [key for key in client.scan_iter(count=1000) if key.startswith(prefix.encode())]
-
-    def lookups(self) -> tuple[int, int]:
-        """Return the hits and misses that Redis has counted since it started."""
-        with self.client() as client:
-            stats: Any = client.info("stats")
-        return stats["keyspace_hits"], stats["keyspace_misses"]
-
-    def saver(self, tenant: TenantHandle, replica: int = 0) -> TenureSaver:
-        """Return a saver at a replica; a context manager."""
-        return TenureSaver(self.targets[replica], api_key=tenant.api_key)
+Make = Callable[[int], str]
+MAKES = pytest.mark.parametrize("make", [large, huge])
 
 
 @pytest.fixture
@@ -81,101 +40,6 @@ def cached(database: Database, private_redis: PrivateRedisFactory, open_folder: 
     private = private_redis()
     with replicas(2, open_folder, database, private.url) as servers:
         yield Cached(private, [server.target for server in servers], Stack(servers[0], database, private.url))
-
-
-def large(seed: int) -> str:
-    """Return a text that is above the size that comes with the head."""
-    return f"{seed} " + random.Random(seed).randbytes(INLINE_BYTES).hex()
-
-
-class Twins:
-    """Does the same to Tenure, through replicas at random, and to InMemorySaver; compares all answers."""
-
-    def __init__(self, name: str, savers: list[TenureSaver]) -> None:
-        self._savers = savers
-        self._model = InMemorySaver()
-        self._random = random.Random(name)
-        self._name = name
-        self._last = {f"{name}-{number}": 0 for number in range(3)}
-
-    def step(self) -> None:
-        thread_id = self._random.choice(list(self._last))
-        last = self._last[thread_id]
-        kinds: list[Callable[[str, int], None]] = [self._get, self._get, self._get_by_id, self._list]
-        kinds += [self._put, self._put] if last < 12 else [self._delete]
-        self._random.choice(kinds)(thread_id, last)
-
-    def _put(self, thread_id: str, last: int) -> None:
-        self._last[thread_id] = last + 1
-        value = large(self._random.randrange(1 << 30)) if self._random.random() < 0.8 else "small"
-        for saver in self._both():
-            put(saver, thread_id, last + 1, value)
-            saver.put_writes(config_of(thread_id, id_of(last + 1)), [("state", value)], "task")
-
-    def _get(self, thread_id: str, last: int) -> None:
-        found, expected = (saver.get_tuple(config_of(thread_id)) for saver in self._both())
-        assert_same(found, expected)
-
-    def _get_by_id(self, thread_id: str, last: int) -> None:
-        config = config_of(thread_id, id_of(self._random.randrange(last + 2)))
-        found, expected = (saver.get_tuple(config) for saver in self._both())
-        assert_same(found, expected)
-
-    def _list(self, thread_id: str, last: int) -> None:
-        found, expected = (list(saver.list(config_of(thread_id))) for saver in self._both())
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other)
-
-    def _delete(self, thread_id: str, last: int) -> None:
-        self._last[thread_id] = 0
-        for saver in self._both():
-            saver.delete_thread(thread_id)
-
-    def _both(self) -> tuple[BaseCheckpointSaver[Any], BaseCheckpointSaver[Any]]:
-        return self._random.choice(self._savers), self._model
-
-
-def assert_same(found: CheckpointTuple | None, expected: CheckpointTuple | None) -> None:
-    """Compare two checkpoints in all they hold."""
-    if found is None or expected is None:
-        assert found is expected
-        return
-    for name in ("config", "metadata", "parent_config", "pending_writes"):
-        assert getattr(found, name) == getattr(expected, name), name
-    assert found.checkpoint == expected.checkpoint
-
-
-@contextmanager
-def comparing(cached: Cached, workers: int = 3) -> Iterator[Callable[[], None]]:
-    """Compare in the background; yields what waits for many more comparisons, or raises what went wrong."""
-    tenant = cached.stack.new_tenant()
-    steps, stop, failures = [0] * workers, threading.Event(), []
-    with ExitStack() as stack:
-        savers = [stack.enter_context(cached.saver(tenant, replica)) for replica in (0, 1)]
-
-        def work(number: int) -> None:
-            twins = Twins(f"thread-{number}", savers)
-            try:
-                while not stop.is_set():
-                    twins.step()
-                    steps[number] += 1
-            except BaseException as error:
-                failures.append(error)
-
-        def wait_for_more() -> None:
-            before = sum(steps)
-            wait_until(lambda: failures or sum(steps) - before >= STEPS_PER_FAULT, "answers to compare")
-            if failures:
-                raise failures[0]
-
-        for number in range(workers):
-            thread = threading.Thread(target=work, args=(number,))
-            thread.start()
-            stack.callback(thread.join)
-        stack.callback(stop.set)
-        yield wait_for_more
-        wait_for_more()
 
 
 def overwrite(cached: Cached, make: Callable[[bytes], bytes]) -> int:
@@ -197,6 +61,8 @@ GARBAGE: dict[str, Callable[[bytes], bytes]] = {
     "header only": lambda old: old[:4],
     "another type": lambda old: b"tn1\x06pickle" + old[-100:],
     "a type that is not text": lambda old: b"tn1\x02\xff\xfe" + old[4:],
+    "the other kind of entry": lambda old: (b"tn1" if old.startswith(b"tc1") else b"tc1") + old[3:],
+    "an empty chunk": lambda old: old[:3] + b"\0",
 }
 
 
@@ -225,7 +91,7 @@ def test_answers_stay_right_while_redis_is_killed_emptied_paused_and_filled_with
 def forge(cached: Cached, victim: TenantHandle, other: TenantHandle) -> None:
     """Put an entry of one tenant under all keys of another, as it is: a genuine value of the wrong owner."""
     with cached.client() as client:
-        (theirs,) = cached.keys(other)
+        theirs, *_ = cached.keys(other)
         genuine = client.get(theirs)
         assert isinstance(genuine, bytes)
         keys = cached.keys(victim)
@@ -234,47 +100,62 @@ def forge(cached: Cached, victim: TenantHandle, other: TenantHandle) -> None:
             client.set(key, genuine, ex=600)
 
 
-def read_after_forgery(cached: Cached) -> Any:
+def read_after_forgery(cached: Cached, make: Make) -> Any:
     """Return what a tenant reads when Redis holds another tenant's value under its keys."""
     victim, other = cached.stack.new_tenant(), cached.stack.new_tenant()
     with cached.saver(victim) as ours, cached.saver(other) as theirs:
-        put(theirs, "thread", 1, "theirs " + large(1))
-        put(ours, "thread", 1, "ours " + large(2))
+        put(theirs, "thread", 1, "theirs " + make(1))
+        put(ours, "thread", 1, "ours " + make(2))
         wait_until(lambda: cached.keys(victim) and cached.keys(other), "both values are in Redis")
         forge(cached, victim, other)
+    # One that has nothing yet, so that all bytes are asked for.
+    with cached.saver(victim) as ours:
         return value_of(ours.get_tuple(config_of("thread")))
 
 
-def test_a_genuine_value_of_another_tenant_is_not_served(cached: Cached) -> None:
-    assert read_after_forgery(cached) == "ours " + large(2)
+@MAKES
+def test_a_genuine_value_of_another_tenant_is_not_served(cached: Cached, make: Make) -> None:
+    assert read_after_forgery(cached, make) == "ours " + make(2)
 
 
+@pytest.mark.parametrize(
+    ("make", "check"),
+    [
+        (large, " and value.digest() == self.digest"),
+        (huge, " and chunks.chunk_id(packed) == self.chunk"),
+    ],
+)
 def test_that_forgery_works_on_a_server_that_does_not_check_digests(
-    database: Database, private_redis: PrivateRedisFactory, open_folder: Path
+    database: Database, private_redis: PrivateRedisFactory, open_folder: Path, make: Make, check: str
 ) -> None:
     """A check of the test before: it fails if the check of the digest is taken out."""
     source = Path(tenure_server.__file__).parent
     shutil.copytree(source, open_folder / "mutant" / "tenure_server")
-    module = open_folder / "mutant" / "tenure_server" / "storage" / "redis_cache.py"
-    text, check = module.read_text(), " and value.digest() == key.digest"
+    module = open_folder / "mutant" / "tenure_server" / "storage" / "cache_keys.py"
+    text = module.read_text()
     assert text.count(check) == 1
     module.write_text(text.replace(check, ""))
     private = private_redis()
     mutant = str(open_folder / "mutant")
     with replicas(1, open_folder, database, private.url, PYTHONPATH=mutant) as (server,):
         cached = Cached(private, [server.target], Stack(server, database, private.url))
-        assert read_after_forgery(cached) == "theirs " + large(1)
+        if make is large:
+            assert read_after_forgery(cached, make) == "theirs " + make(1)
+        else:
+            # The client checks chunks once more.
+            with pytest.raises(TenureError):
+                read_after_forgery(cached, make)
 
 
 class ChatState(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-def chat(saver: TenureSaver) -> Any:
+def chat(saver: TenureSaver, make: Make) -> Any:
     """Return a graph whose answers are longer than what comes with the head."""
 
     def answer(state: ChatState) -> dict[str, list[AnyMessage]]:
-        return {"messages": [AIMessage(large(len(state["messages"])))]}
+        return {"messages": [AIMessage(make(len(state["messages"])))]}
 
     graph = StateGraph(ChatState).add_node("answer", answer).add_edge(START, "answer")
     return graph.compile(checkpointer=saver)
@@ -288,17 +169,18 @@ def say(graph: Any, number: int, text: str) -> list[AnyMessage]:
 
 
 def calls_of_bodies(database: Database) -> int:
-    """Return how often Postgres was asked for channel values, as it counts itself."""
+    """Return how often Postgres was asked for values or chunks, as it counts itself."""
     with psycopg.connect(database.admin_url) as connection:
         row = connection.execute(
-            "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname LIKE 'bodies%'"
+            "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname ~ '^(bodies|chunks)'"
         ).fetchone()
     assert row is not None
     return int(row[0])
 
 
+@MAKES
 def test_the_second_turn_of_a_chat_is_served_from_redis(
-    database: Database, private_redis: PrivateRedisFactory, open_folder: Path
+    database: Database, private_redis: PrivateRedisFactory, open_folder: Path, make: Make
 ) -> None:
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute(f'ALTER DATABASE "{database.name}" SET track_functions = "all"')
@@ -307,13 +189,13 @@ def test_the_second_turn_of_a_chat_is_served_from_redis(
         cached = Cached(private, [first.target, second.target], Stack(first, database, private.url))
         tenant = cached.stack.default
         with cached.saver(tenant, 0) as saver:
-            graph = chat(saver)
+            graph = chat(saver, make)
             for number in range(CONVERSATIONS):
                 say(graph, number, "hello")
         wait_until(lambda: len(cached.keys(tenant)) >= CONVERSATIONS, "the first turns are in Redis")
         hits, misses = cached.lookups()
         with cached.saver(tenant, 1) as saver:
-            graph = chat(saver)
+            graph = chat(saver, make)
             for number in range(CONVERSATIONS):
                 assert len(say(graph, number, "and again")) == 4
         more_hits, more_misses = (
@@ -327,16 +209,17 @@ def test_the_second_turn_of_a_chat_is_served_from_redis(
         assert calls_of_bodies(database) <= 0.1 * CONVERSATIONS
 
 
-def test_counting_the_calls_of_bodies_sees_them(database: Database, open_folder: Path) -> None:
+@MAKES
+def test_counting_the_calls_of_bodies_sees_them(database: Database, open_folder: Path, make: Make) -> None:
     """A check of the test before: without Redis each second turn asks Postgres."""
     with psycopg.connect(database.admin_url, autocommit=True) as connection:
         connection.execute(f'ALTER DATABASE "{database.name}" SET track_functions = "all"')
     with replicas(1, open_folder, database) as (server,):
         stack = Stack(server, database, None)
-        with TenureSaver(server.target, api_key=stack.api_key) as saver:
-            graph = chat(saver)
-            for _ in range(2):
-                say(graph, 0, "hello")
+        for _ in range(2):
+            # A new client, which holds nothing.
+            with TenureSaver(server.target, api_key=stack.api_key) as saver:
+                say(chat(saver, make), 0, "hello")
         server.stop()
         assert calls_of_bodies(database) >= 1
 

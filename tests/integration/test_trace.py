@@ -55,16 +55,20 @@ def traced(database: Database, redis_url: str, open_folder: Path, sink: TraceSin
         server.close()
 
 
-def put_and_get(saver: TenureSaver, provider: TracerProvider) -> str:
-    """Put a value too large to come with its head, read it twice, and return the trace's id."""
-    with provider.get_tracer("test").start_as_current_span("agent turn") as span:
+def put_and_get(stack: Stack, key: str, provider: TracerProvider) -> str:
+    """Put a value too large to come with its head, read it elsewhere, and return the trace's id."""
+    with (
+        provider.get_tracer("test").start_as_current_span("agent turn") as span,
+        TenureSaver(stack.target, api_key=key) as writer,
+    ):
         checkpoint = empty_checkpoint()
         checkpoint["channel_values"] = {"messages": [SECRET] * 2000}
-        checkpoint["channel_versions"] = {"messages": saver.get_next_version(None, None)}
+        checkpoint["channel_versions"] = {"messages": writer.get_next_version(None, None)}
         config = {"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}}
-        saver.put(config, checkpoint, {"source": "input", "step": -1}, checkpoint["channel_versions"])
+        writer.put(config, checkpoint, {"source": "input", "step": -1}, checkpoint["channel_versions"])
         for _ in range(2):
-            found = saver.get_tuple(config)
+            with TenureSaver(stack.target, api_key=key) as reader:
+                found = reader.get_tuple(config)
             assert found is not None
             assert len(found.checkpoint["channel_values"]["messages"]) == 2000
         return f"{span.get_span_context().trace_id:032x}"
@@ -73,8 +77,7 @@ def put_and_get(saver: TenureSaver, provider: TracerProvider) -> str:
 def test_one_trace_leads_from_the_clients_span_through_the_rpc_to_sql_and_redis(
     traced: Stack, sink: TraceSink, provider: TracerProvider
 ) -> None:
-    with TenureSaver(traced.target, api_key=traced.api_key) as saver:
-        trace_id = put_and_get(saver, provider)
+    trace_id = put_and_get(traced, traced.api_key, provider)
     spans = sink.wait_for(
         "tenure.v1.CheckpointService/Write",
         "tenure.v1.CheckpointService/Read",
@@ -98,8 +101,7 @@ def test_one_trace_leads_from_the_clients_span_through_the_rpc_to_sql_and_redis(
 def test_telemetry_holds_no_payload_no_key_and_no_thread_id(
     traced: Stack, sink: TraceSink, provider: TracerProvider
 ) -> None:
-    with TenureSaver(traced.target, api_key=traced.api_key) as saver:
-        trace_id = put_and_get(saver, provider)
+    trace_id = put_and_get(traced, traced.api_key, provider)
     spans = sink.wait_for("tenure.v1.CheckpointService/Read", "tenure.sql", trace_id=trace_id)
     shown = "".join(map(repr, spans)) + traced.server.log.read_text()
     tenant = traced.default.tenant_id
@@ -111,8 +113,7 @@ def test_telemetry_holds_no_payload_no_key_and_no_thread_id(
 def test_nothing_is_exported_unless_asked_for(
     stack: Stack, sink: TraceSink, provider: TracerProvider
 ) -> None:
-    with TenureSaver(stack.target, api_key=stack.new_tenant().api_key) as saver:
-        put_and_get(saver, provider)
+    put_and_get(stack, stack.new_tenant().api_key, provider)
     assert sink.spans() == []
 
 

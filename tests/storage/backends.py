@@ -9,10 +9,8 @@ from uuid import uuid4
 
 import pytest
 from tenure_server.domain import TenantId
-from tenure_server.storage.cached import CachedCheckpoints
 from tenure_server.storage.memory import MemoryCheckpoints
 from tenure_server.storage.ports import CheckpointStore
-from tenure_server.storage.redis_cache import RedisCache
 
 from tests.harness.databases import Database as DatabaseNames
 
@@ -53,6 +51,9 @@ async def open_backend(name: str, request: pytest.FixtureRequest) -> AsyncIterat
                 return TenantId(uuid4())
 
         if name.startswith("cached"):
+            from tenure_server.storage.cached import CachedCheckpoints
+            from tenure_server.storage.redis_cache import RedisCache
+
             cache = RedisCache(request.getfixturevalue("redis_url"), ttl=60.0)
             stack.push_async_callback(cache.close)
             store = cached = CachedCheckpoints(store, cache, inline_bytes=INLINE_BYTES)

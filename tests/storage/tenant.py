@@ -18,6 +18,7 @@ from tenure.v1 import common_pb2
 from tenure_server import errors
 from tenure_server.domain import (
     EMPTY,
+    Blob,
     ChannelHistory,
     Checkpoint,
     CheckpointRef,
@@ -33,6 +34,7 @@ from tenure_server.limits import Limits
 from tenure_server.services.reading import complete
 from tenure_server.storage.ports import CheckpointStore
 from tenure_server.wire.requests import Requests
+from tenure_server.wire.telling import WHOLE
 
 _requests = Requests(Limits())
 
@@ -163,8 +165,14 @@ class Tenant:
     async def get(self, thread: str, id: str | None = None, ns: str = "") -> Stored | None:
         """Return a checkpoint, the latest if no id is given."""
         ref = CheckpointRef(thread, ns, id)
-        (found,) = await complete(self.store, self.id, [ref], await self.store.heads(self.id, [ref]))
+        (found,) = await self._complete([ref], await self.store.heads(self.id, [ref]))
         return None if found is None else stored(found)
+
+    async def _complete(
+        self, refs: Sequence[CheckpointRef], heads: Sequence[Head | None]
+    ) -> Sequence[Checkpoint | None]:
+        tellings = [None if head is None else WHOLE.tell(head) for head in heads]
+        return await complete(self.store, self.id, refs, tellings, [WHOLE] * len(refs))
 
     async def one(self, thread: str, id: str | None = None, ns: str = "") -> Stored:
         """Return a checkpoint that must be there."""
@@ -190,7 +198,7 @@ class Tenant:
         """Return the checkpoints of a listing in full."""
         heads = await self.store.list_heads(self.id, ListQuery(**query), 1000)
         refs = [CheckpointRef(head.thread_id, head.checkpoint_ns, head.checkpoint_id) for head in heads]
-        found = await complete(self.store, self.id, refs, heads)
+        found = await self._complete(refs, heads)
         return [stored(checkpoint) for checkpoint in found if checkpoint is not None]
 
     async def history(
@@ -238,6 +246,7 @@ def stored(checkpoint: Checkpoint) -> Stored:
         {
             ref.channel: (ref.version, value.data)
             for ref, value in zip(head.values, checkpoint.values, strict=True)
+            if isinstance(value, Blob)
         },
         [as_write(write) for write in head.pending_writes],
     )

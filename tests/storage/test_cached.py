@@ -3,83 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
-import redis.asyncio as redis
 from tenure_server import errors
-from tenure_server.domain import Blob, Head, TenantId
-from tenure_server.storage.cached import MAX_VALUE_BYTES, CachedCheckpoints
-from tenure_server.storage.memory import MemoryCheckpoints
-from tenure_server.storage.redis_cache import RedisCache
+from tenure_server.domain import TenantId
+from tenure_server.storage.cached import MAX_VALUE_BYTES
 
 from tests.harness.databases import PrivateRedisFactory
-from tests.storage.tenant import Stored, Tenant, put
+from tests.storage.caching import Cached, open_cached
+from tests.storage.tenant import Tenant, put
 
 VALUE = b"a value that is larger than what is inline"
-
-
-class Counting(MemoryCheckpoints):
-    """A store that counts the values asked of it, and can be held up or be away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values = 0
-        self.asked = asyncio.Event()
-        self.open = asyncio.Event()
-        self.open.set()
-        self.away = False
-
-    async def bodies(self, tenant: TenantId, heads: Sequence[Head]) -> Sequence[Sequence[Blob] | None]:
-        self.values += sum(len(head.values) for head in heads)
-        self.asked.set()
-        await self.open.wait()
-        if self.away:
-            raise errors.Unavailable
-        return await super().bodies(tenant, heads)
-
-
-class Cached:
-    """A tenant whose store has a cache, and what is behind and in it."""
-
-    def __init__(self, url: str) -> None:
-        self.store = Counting()
-        self._cache = RedisCache(url, ttl=60.0)
-        self.front = CachedCheckpoints(self.store, self._cache, inline_bytes=3)
-        self.tenant = Tenant(self.front, TenantId(uuid4()))
-        self.client = redis.Redis.from_url(url)
-
-    async def filled(self) -> None:
-        """Wait until what is being stored in the cache is there."""
-        while self.front._background:
-            await asyncio.wait(self.front._background)
-
-    async def read(self, *name: str) -> Stored:
-        """Read a checkpoint and wait until the cache knows it."""
-        found = await self.tenant.one(*name)
-        await self.filled()
-        return found
-
-    async def keys(self) -> list[bytes]:
-        """Return the keys that Redis holds of the tenant."""
-        return [key async for key in self.client.scan_iter(b"tn1:{%s*" % self.tenant.id.hex.encode())]
-
-
-@asynccontextmanager
-async def _open(url: str) -> AsyncIterator[Cached]:
-    opened = Cached(url)
-    yield opened
-    await opened.front.close()
-    await opened._cache.close()
-    await opened.client.aclose()
 
 
 @pytest.fixture
 async def cached(redis_url: str) -> AsyncIterator[Cached]:
     """A store behind the run's Redis."""
-    async with _open(redis_url) as opened:
+    async with open_cached(redis_url) as opened:
         yield opened
 
 
@@ -207,7 +149,7 @@ async def test_a_failed_load_fails_its_readers_and_no_later_one(cached: Cached) 
 @pytest.mark.parametrize("fault", ["killed", "paused", "flushed", "empty after a restart"])
 async def test_no_fault_of_redis_changes_an_answer(private_redis: PrivateRedisFactory, fault: str) -> None:
     server = private_redis()
-    async with _open(server.url) as cached:
+    async with open_cached(server.url) as cached:
         await cached.tenant.write(put("t", "1", new={"a": VALUE}))
         await cached.filled()
         match fault:
@@ -235,7 +177,7 @@ async def test_no_fault_of_redis_changes_an_answer(private_redis: PrivateRedisFa
 
 async def test_a_cache_that_comes_back_is_used_again(private_redis: PrivateRedisFactory) -> None:
     server = private_redis()
-    async with _open(server.url) as cached:
+    async with open_cached(server.url) as cached:
         await cached.tenant.write(put("t", "1", new={"a": VALUE}))
         server.kill()
         for _ in range(8):

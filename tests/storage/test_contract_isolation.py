@@ -12,14 +12,22 @@ from tenure_server.domain import CheckpointRef, PruneStrategy
 from tenure_server.storage.cached import CachedCheckpoints
 from tenure_server.storage.ports import CheckpointStore
 
+from tests.storage.chunked import cut, put_edits, read
 from tests.storage.tenant import Tenant, Write, put, put_writes
 
+CHUNKED = cut(b"large secret")
 Use = Callable[[Tenant], Awaitable[object]]
 
 
 async def _heads_and_bodies(tenant: Tenant) -> object:
     heads = await tenant.store.heads(tenant.id, [CheckpointRef("t", ""), CheckpointRef("t", "", "1")])
     return [heads, await tenant.get("t", "1", "child:1")]
+
+
+async def _chunks(tenant: Tenant) -> object:
+    heads = await tenant.store.heads(tenant.id, [CheckpointRef("t", "", "2")], [[CHUNKED.held("large", "1")]])
+    found = [head for head in heads if head is not None]
+    return [await read(tenant, head.thread_id, head.checkpoint_id) for head in found], heads
 
 
 async def _copy(tenant: Tenant) -> object:
@@ -33,6 +41,10 @@ async def _write(tenant: Tenant) -> object:
         put("t", "1", new={"a": b"the stranger's"}), put_writes("t", "2", Write(data=b"stranger's"))
     )
     await tenant.write(put("t", "3", "2", metadata={"run_id": "run"}))
+    # As its own values are others, so is what can be told against them.
+    edit = cut(b"large secret of a stranger").edit(CHUNKED, "1")
+    (outcome,) = await tenant.apply(put_edits("t", "4", edits={"large": edit}, versions={"large": "4"}))
+    assert isinstance(outcome, errors.ChunksMissing)
     return await tenant.stored()
 
 
@@ -48,6 +60,7 @@ USES: dict[str, Use] = {
     "list_heads of a thread": lambda tenant: tenant.stored(thread_id="t", checkpoint_ns=""),
     "list_heads by filter": lambda tenant: tenant.listing(filter={"run_id": "run"}),
     "list_heads after": lambda tenant: tenant.listing(after=("2", "t", "")),
+    "chunks": _chunks,
     "channel_history": lambda tenant: tenant.history("t", "a"),
     "list_threads": lambda tenant: tenant.threads(),
     "delete_thread": lambda tenant: tenant.delete("t"),
@@ -84,6 +97,16 @@ async def test_heads_of_one_tenant_are_of_no_use_to_another(tenant: Tenant, stra
     assert body is None
 
 
+async def test_chunks_of_one_tenant_are_of_no_use_to_another(tenant: Tenant, stranger: Tenant) -> None:
+    for owner in (tenant, stranger):
+        await owner.write(put_edits("t", "1", edits={"a": CHUNKED.whole()}))
+    stolen = await tenant.head("t")
+    assert stolen is not None
+    await tenant.write(put_edits("t", "2", edits={"b": cut(b"only here").whole()}))
+    ids = list(cut(b"only here").chunks)
+    assert list(await stranger.store.chunks(stranger.id, [(stolen, ids)])) == [None]
+
+
 async def test_the_same_names_hold_different_things(tenant: Tenant, stranger: Tenant) -> None:
     for owner, word in [(tenant, b"one"), (stranger, b"other")]:
         await owner.write(
@@ -118,7 +141,9 @@ async def fill(tenant: Tenant) -> None:
     """Give a tenant a thread of everything that a stranger might see."""
     await tenant.write(
         put("t", "1", new={"a": b"secret value"}, metadata={"run_id": "run"}),
-        put("t", "2", "1", versions={"a": "2"}, metadata={"run_id": "run"}),
+        put_edits(
+            "t", "2", "1", edits={"large": CHUNKED.whole()}, versions={"a": "2"}, metadata={"run_id": "run"}
+        ),
         put("t", "1", ns="child:1", new={"a": b"secret of a child"}, metadata={"parents": {"": "1"}}),
         put("u", "1", new={"a": b"secret value"}),
         put_writes("t", "1", Write("a", b"secret write")),

@@ -1,11 +1,16 @@
 """The cache protocol of docs/cache.md, tried in every order in which its steps can happen.
 
-One checkpoint id is put (version 1) and put again (version 2). Postgres names the current version by its
-digest; the cache holds bodies. A put commits, then is acknowledged and publishes its body, in either order.
-A get asks Postgres for the head, then the cache, then on a miss Postgres for the body, and fills. In between
-the cache may lose an entry, be flushed, or fail over to what a replica held earlier.
+First with values that are stored whole. One checkpoint id is put (version 1) and put again (version 2).
+Postgres names the current version by its digest; the cache holds bodies. A put commits, then is acknowledged
+and publishes its body, in either order. A get asks Postgres for the head, then the cache, then on a miss
+Postgres for the body, and fills. In between the cache may lose an entry, be flushed, or fail over to what a
+replica held earlier.
 
 A get that begins after an acknowledged write, or after a get that returned it, must return it or a newer one.
+
+Then with values in chunks, of which two versions share one. A get looks for each chunk by itself, asks
+Postgres for those that are missing, and must never put together what no version was, whatever came from
+where. Here the cache may also hold an entry under the name of another.
 """
 
 from __future__ import annotations
@@ -158,3 +163,146 @@ def test_no_order_of_steps_and_faults_makes_a_get_stale() -> None:
 def test_the_checker_finds_what_is_broken_on_purpose(broken: Protocol) -> None:
     with pytest.raises(Stale):
         explore(broken)
+
+
+Chunk = int
+MISSING: Chunk = 0
+SHARED: Chunk = 10
+
+
+def recipe(version: int) -> tuple[Chunk, ...]:
+    """Return the chunks of a version: the first is the same in all of them."""
+    return (SHARED, 20 + version) if version else ()
+
+
+class Getter(NamedTuple):
+    """A get of a value in chunks: where it is, what it was told, and which chunks it has."""
+
+    at: str = "new"
+    floor: int = 0
+    head: int = 0
+    chunks: tuple[Chunk, ...] = ()
+
+
+class Chunks(NamedTuple):
+    """Everything there is; the cache maps names to chunks."""
+
+    committed: int = 0
+    acknowledged: int = 0
+    cache: frozenset[tuple[int, Chunk]] = frozenset()
+    faults: int = FAULTS
+    writers: tuple[tuple[str, int], ...] = (("new", 0),) * WRITERS
+    getters: tuple[Getter, ...] = (Getter(),) * READERS
+
+
+class Naming(NamedTuple):
+    """How chunks are found in the cache.
+
+    Attributes:
+        name: The name of a chunk at a position of the recipe.
+        checks: Whether what is found is used only if it is what the recipe names.
+    """
+
+    name: Callable[[int, Chunk], int]
+    checks: bool = True
+
+
+BY_CHUNK = Naming(name=lambda position, chunk: chunk)
+BY_POSITION = Naming(name=lambda position, chunk: position, checks=False)
+UNCHECKED = Naming(name=lambda position, chunk: chunk, checks=False)
+
+
+def chunk_steps(state: Chunks, naming: Naming) -> Iterator[Chunks]:
+    """Yield the states that can come next."""
+    if state.faults:
+        weaker = state._replace(faults=state.faults - 1)
+        yield weaker._replace(cache=frozenset())
+        for name, chunk in state.cache:
+            yield weaker._replace(cache=state.cache - {(name, chunk)})
+            for _, other in state.cache - {(name, chunk)}:
+                yield weaker._replace(cache=state.cache - {(name, chunk)} | {(name, other)})
+    for index, (at, version) in enumerate(state.writers):
+        for moved, after in put_steps(state, at, version, naming):
+            yield moved._replace(writers=_with(state.writers, index, after))
+    for index, getter in enumerate(state.getters):
+        for moved, next_ in get_steps(state, getter, naming):
+            yield moved._replace(getters=_with(state.getters, index, next_))
+
+
+def put_steps(
+    state: Chunks, at: str, version: int, naming: Naming
+) -> Iterator[tuple[Chunks, tuple[str, int]]]:
+    """Yield the next steps of a put: commit, then acknowledge and publish the new chunk."""
+    if at == "new":
+        # The version before is gone with its own chunk, and the thread has another generation.
+        yield state._replace(committed=state.committed + 1), ("committed", state.committed + 1)
+    if at in {"committed", "published"}:
+        acknowledged = state._replace(acknowledged=max(state.acknowledged, version))
+        yield acknowledged, ("acknowledged" if at == "committed" else "done", version)
+    if at in {"committed", "acknowledged"}:
+        stored = _cached(state, naming, list(enumerate(recipe(version))))
+        yield stored, ("published" if at == "committed" else "done", version)
+
+
+def get_steps(state: Chunks, getter: Getter, naming: Naming) -> Iterator[tuple[Chunks, Getter]]:
+    """Yield the next step of a get: begin, head, one chunk after the other from the cache, the rest, fill."""
+    wanted = recipe(getter.head)
+    if getter.at == "new":
+        yield state, Getter("begun", floor=state.acknowledged)
+    elif getter.at == "begun":
+        yield state, Getter("cache", getter.floor, state.committed)
+    elif getter.at == "cache" and len(getter.chunks) < len(wanted):
+        position = len(getter.chunks)
+        found = dict(state.cache).get(naming.name(position, wanted[position]), MISSING)
+        if naming.checks and found != wanted[position]:
+            found = MISSING
+        yield state, getter._replace(chunks=(*getter.chunks, found))
+    elif getter.at == "cache" and MISSING not in getter.chunks:
+        yield _put_together(state, getter, getter.chunks), Getter("done")
+    elif getter.at == "cache" and state.committed != getter.head:
+        # `chunks` answers None if the thread has another generation by now: the head is read again.
+        yield state, Getter("begun", getter.floor)
+    elif getter.at == "cache":
+        whole = tuple(chunk or right for chunk, right in zip(getter.chunks, wanted, strict=True))
+        yield _put_together(state, getter, whole), getter._replace(at="fill")
+    elif getter.at == "fill":
+        missing = [item for item in enumerate(wanted) if getter.chunks[item[0]] == MISSING]
+        yield _cached(state, naming, missing), Getter("done")
+
+
+def _cached(state: Chunks, naming: Naming, brought: list[tuple[int, Chunk]]) -> Chunks:
+    named = {naming.name(position, chunk): chunk for position, chunk in brought}
+    return state._replace(cache=frozenset((dict(state.cache) | named).items()))
+
+
+def _put_together(state: Chunks, getter: Getter, chunks: tuple[Chunk, ...]) -> Chunks:
+    versions = [version for version in range(WRITERS + 1) if recipe(version) == chunks]
+    if not versions or versions[0] < getter.floor:
+        raise Stale(f"returned {chunks} after {getter.floor}: {state}")
+    return state._replace(acknowledged=max(state.acknowledged, versions[0]))
+
+
+def explore_chunks(naming: Naming) -> int:
+    """Visit every state that can be reached and return how many there are.
+
+    Raises:
+        Stale: One of them breaks the promise.
+    """
+    seen = {Chunks()}
+    waiting = [Chunks()]
+    while waiting:
+        for state in chunk_steps(waiting.pop(), naming):
+            if state not in seen:
+                seen.add(state)
+                waiting.append(state)
+    return len(seen)
+
+
+def test_no_order_of_steps_and_faults_puts_wrong_chunks_together() -> None:
+    assert explore_chunks(BY_CHUNK) > 10_000
+
+
+@pytest.mark.parametrize("broken", [BY_POSITION, UNCHECKED], ids=["chunks by position", "ids not checked"])
+def test_the_checker_finds_chunks_that_do_not_belong_together(broken: Naming) -> None:
+    with pytest.raises(Stale):
+        explore_chunks(broken)

@@ -37,14 +37,48 @@ class ChannelVersion(_message.Message):
     def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class ChannelValue(_message.Message):
-    __slots__ = ("channel", "version", "value")
+    __slots__ = ("channel", "version", "value", "edit")
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    EDIT_FIELD_NUMBER: _ClassVar[int]
     channel: str
     version: str
     value: _common_pb2.Blob
-    def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Blob, _Mapping]] = ...) -> None: ...
+    edit: ValueEdit
+    def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Blob, _Mapping]] = ..., edit: _Optional[_Union[ValueEdit, _Mapping]] = ...) -> None: ...
+
+class ValueEdit(_message.Message):
+    __slots__ = ("type", "header", "digest", "base_version", "base_digest", "keep_first", "keep_last", "entries", "chunks")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIRST_FIELD_NUMBER: _ClassVar[int]
+    KEEP_LAST_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    header: bytes
+    digest: bytes
+    base_version: str
+    base_digest: bytes
+    keep_first: int
+    keep_last: int
+    entries: bytes
+    chunks: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, type: _Optional[str] = ..., header: _Optional[bytes] = ..., digest: _Optional[bytes] = ..., base_version: _Optional[str] = ..., base_digest: _Optional[bytes] = ..., keep_first: _Optional[int] = ..., keep_last: _Optional[int] = ..., entries: _Optional[bytes] = ..., chunks: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class HeldValue(_message.Message):
+    __slots__ = ("channel", "version", "digest")
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    channel: str
+    version: str
+    digest: bytes
+    def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class PutCheckpoint(_message.Message):
     __slots__ = ("ref", "parent_checkpoint_id", "checkpoint", "metadata_json", "channel_versions", "new_values", "format_version")
@@ -143,12 +177,16 @@ class Checkpoint(_message.Message):
     def __init__(self, ref: _Optional[_Union[CheckpointRef, _Mapping]] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[_common_pb2.Blob, _Mapping]] = ..., metadata_json: _Optional[str] = ..., channel_values: _Optional[_Iterable[_Union[ChannelValue, _Mapping]]] = ..., pending_writes: _Optional[_Iterable[_Union[PendingWrite, _Mapping]]] = ...) -> None: ...
 
 class CheckpointRead(_message.Message):
-    __slots__ = ("operation", "ref")
+    __slots__ = ("operation", "ref", "accepts_edits", "held")
     OPERATION_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_EDITS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     operation: _common_pb2.Operation
     ref: CheckpointRef
-    def __init__(self, operation: _Optional[_Union[_common_pb2.Operation, _Mapping]] = ..., ref: _Optional[_Union[CheckpointRef, _Mapping]] = ...) -> None: ...
+    accepts_edits: bool
+    held: _containers.RepeatedCompositeFieldContainer[HeldValue]
+    def __init__(self, operation: _Optional[_Union[_common_pb2.Operation, _Mapping]] = ..., ref: _Optional[_Union[CheckpointRef, _Mapping]] = ..., accepts_edits: bool = ..., held: _Optional[_Iterable[_Union[HeldValue, _Mapping]]] = ...) -> None: ...
 
 class ReadRequest(_message.Message):
     __slots__ = ("reads",)
@@ -172,6 +210,30 @@ class ReadResponse(_message.Message):
     results: _containers.RepeatedCompositeFieldContainer[ReadResult]
     def __init__(self, results: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ...) -> None: ...
 
+class SessionRequest(_message.Message):
+    __slots__ = ("call_id", "write", "read")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    call_id: int
+    write: WriteRequest
+    read: ReadRequest
+    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteRequest, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ...) -> None: ...
+
+class SessionResponse(_message.Message):
+    __slots__ = ("call_id", "write", "read", "status", "more")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    call_id: int
+    write: WriteResponse
+    read: ReadResponse
+    status: _status_pb2.Status
+    more: bool
+    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., more: bool = ...) -> None: ...
+
 class ReadSlicedRequest(_message.Message):
     __slots__ = ("read",)
     READ_FIELD_NUMBER: _ClassVar[int]
@@ -185,7 +247,7 @@ class ReadSlicedResponse(_message.Message):
     def __init__(self, slice: _Optional[_Union[_common_pb2.Slice, _Mapping]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("operation", "thread_id", "checkpoint_ns", "checkpoint_id", "before_checkpoint_id", "filter_json", "limit")
+    __slots__ = ("operation", "thread_id", "checkpoint_ns", "checkpoint_id", "before_checkpoint_id", "filter_json", "limit", "accepts_edits")
     OPERATION_FIELD_NUMBER: _ClassVar[int]
     THREAD_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_NS_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +255,7 @@ class ListRequest(_message.Message):
     BEFORE_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     FILTER_JSON_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_EDITS_FIELD_NUMBER: _ClassVar[int]
     operation: _common_pb2.Operation
     thread_id: str
     checkpoint_ns: str
@@ -200,7 +263,8 @@ class ListRequest(_message.Message):
     before_checkpoint_id: str
     filter_json: str
     limit: int
-    def __init__(self, operation: _Optional[_Union[_common_pb2.Operation, _Mapping]] = ..., thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., before_checkpoint_id: _Optional[str] = ..., filter_json: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    accepts_edits: bool
+    def __init__(self, operation: _Optional[_Union[_common_pb2.Operation, _Mapping]] = ..., thread_id: _Optional[str] = ..., checkpoint_ns: _Optional[str] = ..., checkpoint_id: _Optional[str] = ..., before_checkpoint_id: _Optional[str] = ..., filter_json: _Optional[str] = ..., limit: _Optional[int] = ..., accepts_edits: bool = ...) -> None: ...
 
 class CheckpointPage(_message.Message):
     __slots__ = ("checkpoints",)

@@ -54,6 +54,11 @@ class CheckpointServiceStub(object):
                 request_serializer=tenure_dot_v1_dot_checkpoints__pb2.ReadRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_checkpoints__pb2.ReadResponse.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/tenure.v1.CheckpointService/Session',
+                request_serializer=tenure_dot_v1_dot_checkpoints__pb2.SessionRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_checkpoints__pb2.SessionResponse.FromString,
+                _registered_method=True)
         self.ReadSliced = channel.unary_stream(
                 '/tenure.v1.CheckpointService/ReadSliced',
                 request_serializer=tenure_dot_v1_dot_checkpoints__pb2.ReadSlicedRequest.SerializeToString,
@@ -120,6 +125,17 @@ class CheckpointServiceServicer(object):
 
     def Read(self, request, context):
         """Read returns a batch of checkpoints. Needs scope `read`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Session(self, request_iterator, context):
+        """Session carries many Write and Read batches over one long-lived stream, each at a fraction of what
+        a call of its own costs. Batches run side by side, and replies come as they are ready. The server
+        ends a session, with OK, when it is old or the server drains; a batch that was not answered by then
+        may or may not have been applied, and can be sent again. Needs a valid key, and for each batch the
+        scope of its method at that time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +215,11 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     servicer.Read,
                     request_deserializer=tenure_dot_v1_dot_checkpoints__pb2.ReadRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_checkpoints__pb2.ReadResponse.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=tenure_dot_v1_dot_checkpoints__pb2.SessionRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_checkpoints__pb2.SessionResponse.SerializeToString,
             ),
             'ReadSliced': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadSliced,
@@ -327,6 +348,33 @@ class CheckpointService(object):
             '/tenure.v1.CheckpointService/Read',
             tenure_dot_v1_dot_checkpoints__pb2.ReadRequest.SerializeToString,
             tenure_dot_v1_dot_checkpoints__pb2.ReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tenure.v1.CheckpointService/Session',
+            tenure_dot_v1_dot_checkpoints__pb2.SessionRequest.SerializeToString,
+            tenure_dot_v1_dot_checkpoints__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

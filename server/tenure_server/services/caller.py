@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from typing import Protocol
+
+from google.protobuf.message import Message
+from google.rpc import status_pb2
 
 from tenure_server.domain import Principal
 
 principal: ContextVar[Principal] = ContextVar("principal")
 """The caller of the RPC that the current task serves."""
+
+
+class Guard(Protocol):
+    """Lets a batch of a session through the gate, as if it had come in a call of its own."""
+
+    async def __call__(
+        self, method: str, request: Message, serve: Callable[[], Awaitable[None]], /
+    ) -> status_pb2.Status | None:
+        """Run `serve` with `principal` set; return why the batch is refused or failed, None if neither."""
+        ...
+
+
+guard: ContextVar[Guard] = ContextVar("guard")
+"""The gate, for sessions."""

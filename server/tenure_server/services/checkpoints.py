@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,35 +13,44 @@ from tenure.v1 import checkpoints_pb2_grpc
 from tenure.v1.common_pb2 import Slice
 
 from tenure_server import errors
-from tenure_server.domain import CheckpointRef, Head, Mutation, TenantId
-from tenure_server.limits import Limits
+from tenure_server.chunks import BadChunk
+from tenure_server.domain import CheckpointRef, Mutation, Operation, TenantId
+from tenure_server.limits import MIB, Limits
 from tenure_server.services.caller import principal
-from tenure_server.services.reading import complete, remaining, within
+from tenure_server.services.reading import complete, heads_for, remaining, within
+from tenure_server.services.sessions import Sessions
 from tenure_server.services.streams import channel_history_parts, listing_parts
 from tenure_server.storage.ports import CheckpointStore
 from tenure_server.wire import replies, slices, status
+from tenure_server.wire.edits import weight
 from tenure_server.wire.fields import count
 from tenure_server.wire.requests import Requests, page_token
+from tenure_server.wire.telling import Reader, Telling
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
+
+_CHECKED_INLINE = MIB
+"""Raw bytes of new chunks up to which a call is checked on the loop; that takes a millisecond or two."""
 
 
 class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
     """See checkpoints.proto."""
 
-    def __init__(self, store: CheckpointStore, limits: Limits) -> None:
+    def __init__(self, store: CheckpointStore, limits: Limits, sessions: Sessions | None = None) -> None:
         self._store = store
+        self._sessions = sessions or Sessions()
         self._limits = limits
         self._requests = Requests(limits)
 
     async def Write(self, request: pb.WriteRequest, context: Context) -> pb.WriteResponse:
-        size = request.ByteSize()
-        if size > self._limits.max_unary_request_bytes:
-            raise errors.LimitExceeded(
-                "request", "max_unary_request_bytes", size, self._limits.max_unary_request_bytes
-            )
-        return pb.WriteResponse(results=await self._write(principal.get().tenant, request))
+        return pb.WriteResponse(results=await self._write_unary(request))
+
+    async def _write_unary(self, request: pb.WriteRequest) -> list[pb.MutationResult]:
+        size, maximum = request.ByteSize(), self._limits.max_unary_request_bytes
+        if size > maximum:
+            raise errors.LimitExceeded("request", "max_unary_request_bytes", size, maximum)
+        return await self._write(principal.get().tenant, request)
 
     async def WriteSliced(
         self, request_iterator: AsyncIterator[pb.WriteSlicedRequest], context: Context
@@ -57,15 +67,12 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
 
     async def _write(self, tenant: TenantId, request: pb.WriteRequest) -> list[pb.MutationResult]:
         count("mutations", request.mutations, self._limits.max_batch, empty=False)
-        outcomes: dict[int, errors.TenureError | None] = {}
-        accepted: dict[int, Mutation] = {}
-        for index, message in enumerate(request.mutations):
-            try:
-                mutation = self._requests.mutation(message, f"mutations[{index}]")
-                remaining([mutation.operation])
-                accepted[index] = mutation
-            except errors.TenureError as error:
-                outcomes[index] = error
+        weights = [weight(message.put) for message in request.mutations]
+        if sum(weights) <= _CHECKED_INLINE:
+            accepted, outcomes = self._accept(request, weights)
+        else:
+            # Inflating megabytes would hold up everybody else on the loop.
+            accepted, outcomes = await asyncio.to_thread(self._accept, request, weights)
         if accepted:
             written = await self._store.write(tenant, list(accepted.values()))
             outcomes.update(zip(accepted, written, strict=True))
@@ -75,55 +82,141 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
             for outcome in ordered
         ]
 
+    def _accept(
+        self, request: pb.WriteRequest, weights: Sequence[int]
+    ) -> tuple[dict[int, Mutation], dict[int, errors.TenureError | None]]:
+        """Return the mutations that are in order, and why the others are not, by index."""
+        accepted: dict[int, Mutation] = {}
+        refused: dict[int, errors.TenureError | None] = {}
+        room = maximum = self._limits.max_operation_bytes
+        for index, (message, inflated) in enumerate(zip(request.mutations, weights, strict=True)):
+            field = f"mutations[{index}]"
+            try:
+                if inflated > maximum:
+                    raise errors.LimitExceeded(
+                        f"{field}.put.new_values.edit.entries", "max_operation_bytes", inflated, maximum
+                    )
+                if inflated > room:
+                    # Each may be small packed: what is checked for one call is bounded all the same.
+                    raise errors.Overloaded("bytes of new chunks")
+                room -= inflated
+                mutation = self._requests.mutation(message, field)
+                remaining([mutation.operation])
+                accepted[index] = mutation
+            except errors.TenureError as error:
+                refused[index] = error
+        return accepted, refused
+
     async def Read(self, request: pb.ReadRequest, context: Context) -> pb.ReadResponse:
+        """Answer with what fits into one reply; the rest is `omitted`."""
+        results: list[pb.ReadResult] = []
+        async for part in self._read(principal.get().tenant, request):
+            results += part
+            break
+        left_out = len(request.reads) - len(results)
+        results += [pb.ReadResult(status=status.OK, omitted=True) for _ in range(left_out)]
+        return pb.ReadResponse(results=results)
+
+    async def Session(self, request_iterator: AsyncIterator[pb.SessionRequest], context: Context) -> None:
+        await self._sessions.run(context, self._batch)
+
+    async def _batch(self, request: pb.SessionRequest) -> AsyncIterator[pb.SessionResponse]:
+        if request.HasField("write"):
+            written = pb.SessionResponse()
+            written.write.results.extend(await self._write_unary(request.write))
+            yield written
+            return
+        left = len(request.read.reads)
+        async for part in self._read(principal.get().tenant, request.read):
+            left -= len(part)
+            # Filled in place: each message that is nested by a constructor would be copied once more.
+            read = pb.SessionResponse(more=left > 0)
+            read.read.results.extend(part)
+            yield read
+
+    async def _read(self, tenant: TenantId, request: pb.ReadRequest) -> AsyncIterator[list[pb.ReadResult]]:
+        """Yield the results in their order, in parts that each fit into a reply."""
         count("reads", request.reads, self._limits.max_batch, empty=False)
-        tenant = principal.get().tenant
-        results: list[pb.ReadResult | None] = [None] * len(request.reads)
-        wanted = {}
+        refused: dict[int, pb.ReadResult] = {}
+        wanted: dict[int, tuple[Operation, CheckpointRef, Reader]] = {}
         for index, message in enumerate(request.reads):
             try:
-                operation, ref = self._requests.read(message, f"reads[{index}]")
-                wanted[index] = (operation, ref)
+                wanted[index] = self._requests.read(message, f"reads[{index}]")
             except errors.TenureError as error:
-                results[index] = pb.ReadResult(status=status.of(error))
+                refused[index] = pb.ReadResult(status=status.of(error))
+        tellings: dict[int, Telling | None] = {}
         if wanted:
-            operations = [operation for operation, _ in wanted.values()]
-            refs = [ref for _, ref in wanted.values()]
-            read = await within(remaining(operations), self._read(tenant, refs))
-            for index, result in zip(wanted, read, strict=True):
-                results[index] = result
-        return pb.ReadResponse(results=[result for result in results if result is not None])
+            operations, refs, readers = zip(*wanted.values(), strict=True)
+            heads = await within(remaining(operations), heads_for(self._store, tenant, refs, readers))
+            for index, head, reader in zip(wanted, heads, readers, strict=True):
+                tellings[index] = None if head is None else reader.tell(head)
+        for part in self._parts(len(request.reads), tellings):
+            asked = {index: wanted[index] for index in part if index in wanted}
+            found = await self._results(tenant, asked, tellings)
+            yield [refused[index] if index in refused else found[index] for index in part]
 
-    async def _read(self, tenant: TenantId, refs: Sequence[CheckpointRef]) -> list[pb.ReadResult]:
-        heads = await self._store.heads(tenant, refs)
-        fitting: list[Head | None] = []
-        room = self._limits.max_unary_reply_bytes
-        for head in heads:
-            size = replies.size_of(head) if head is not None else 0
-            fitting.append(head if size <= room else None)
-            room -= size if size <= room else 0
-        found = await complete(self._store, tenant, refs, fitting)
-        return [
-            pb.ReadResult(
+    def _parts(self, reads: int, tellings: Mapping[int, Telling | None]) -> Iterator[range]:
+        """Cut a batch into runs whose checkpoints fit into one reply together."""
+        start, room = 0, self._limits.max_unary_reply_bytes
+        for index in range(reads):
+            telling = tellings.get(index)
+            size = 0 if telling is None else telling.size()
+            if size > self._limits.max_unary_reply_bytes:
+                size = 0  # comes back omitted
+            if size > room:
+                yield range(start, index)
+                start, room = index, self._limits.max_unary_reply_bytes
+            room -= size
+        yield range(start, reads)
+
+    async def _results(
+        self,
+        tenant: TenantId,
+        wanted: Mapping[int, tuple[Operation, CheckpointRef, Reader]],
+        tellings: Mapping[int, Telling | None],
+    ) -> dict[int, pb.ReadResult]:
+        if not wanted:
+            return {}
+        operations, refs, readers = zip(*wanted.values(), strict=True)
+        fitting: dict[int, Telling | None] = {}
+        for index in wanted:
+            telling = tellings[index]
+            too_large = telling is not None and telling.size() > self._limits.max_unary_reply_bytes
+            fitting[index] = None if too_large else telling
+        try:
+            found = await within(
+                remaining(operations), complete(self._store, tenant, refs, list(fitting.values()), readers)
+            )
+        except BadChunk as error:
+            if len(wanted) == 1:
+                return dict.fromkeys(wanted, pb.ReadResult(status=status.of(error)))
+            # The damaged one fails alone.
+            alone = [await self._results(tenant, {index: wanted[index]}, tellings) for index in wanted]
+            return {index: result for results in alone for index, result in results.items()}
+        return {
+            index: pb.ReadResult(
                 status=status.OK,
                 checkpoint=replies.checkpoint(checkpoint) if checkpoint is not None else None,
-                omitted=fits is None and head is not None,
+                omitted=fitting[index] is None and tellings[index] is not None,
             )
-            for head, fits, checkpoint in zip(heads, fitting, found, strict=True)
-        ]
+            for index, checkpoint in zip(wanted, found, strict=True)
+        }
 
     async def ReadSliced(
         self, request: pb.ReadSlicedRequest, context: Context
     ) -> AsyncIterator[pb.ReadSlicedResponse]:
-        operation, ref = self._requests.read(request.read, "read")
+        operation, ref, reader = self._requests.read(request.read, "read")
         tenant = principal.get().tenant
-        heads = await within(remaining([operation]), self._store.heads(tenant, [ref]))
-        for head in heads:
-            if head is not None and (size := replies.size_of(head)) > self._limits.max_checkpoint_bytes:
-                raise errors.LimitExceeded(
-                    "checkpoint", "max_checkpoint_bytes", size, self._limits.max_checkpoint_bytes
-                )
-        (found,) = await within(remaining([operation]), complete(self._store, tenant, [ref], heads))
+        (head,) = await within(remaining([operation]), heads_for(self._store, tenant, [ref], [reader]))
+        telling = None if head is None else reader.tell(head)
+        size = 0 if telling is None else telling.size()
+        if size > self._limits.max_checkpoint_bytes:
+            raise errors.LimitExceeded(
+                "checkpoint", "max_checkpoint_bytes", size, self._limits.max_checkpoint_bytes
+            )
+        (found,) = await within(
+            remaining([operation]), complete(self._store, tenant, [ref], [telling], [reader])
+        )
         result = pb.ReadResult(
             status=status.OK, checkpoint=replies.checkpoint(found) if found is not None else None
         )
@@ -131,8 +224,9 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
             yield pb.ReadSlicedResponse(slice=part)
 
     async def List(self, request: pb.ListRequest, context: Context) -> AsyncIterator[pb.ListResponse]:
-        operation, query, limit = self._requests.list(request)
-        parts = listing_parts(self._store, principal.get().tenant, operation, query, limit, self._limits)
+        operation, query, limit, reader = self._requests.list(request)
+        tenant = principal.get().tenant
+        parts = listing_parts(self._store, tenant, operation, query, limit, reader, self._limits)
         async for part in parts:
             yield (pb.ListResponse(slice=part) if isinstance(part, Slice) else pb.ListResponse(page=part))
 

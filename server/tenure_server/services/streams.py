@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1.common_pb2 import Slice
 
 from tenure_server.domain import (
     ChannelHistory,
-    Checkpoint,
     CheckpointRef,
     Head,
     ListQuery,
@@ -21,6 +20,7 @@ from tenure_server.limits import Limits
 from tenure_server.services.reading import complete, remaining, within
 from tenure_server.storage.ports import CheckpointStore
 from tenure_server.wire import replies, slices
+from tenure_server.wire.telling import Reader, Telling
 
 _HEADS_AT_ONCE = 64
 
@@ -31,24 +31,25 @@ async def listing_parts(
     operation: Operation,
     query: ListQuery,
     limit: int | None,
+    reader: Reader,
     limits: Limits,
 ) -> AsyncIterator[pb.CheckpointPage | Slice]:
     """Yield a listing part by part.
 
-    A value that the checkpoint just before in the stream carried as well is left out: the client has it.
-    Only the checkpoint just before counts, so that both sides remember one checkpoint, however long the
-    listing is; along a linear thread this sends each (channel, version) once.
+    Each checkpoint is told against the one just before in the stream: a value that it carried as well is left
+    out, and a large one goes as an edit of its. Only the checkpoint just before counts, so that both sides
+    remember one checkpoint, however long the listing is; along a linear thread this sends each (channel,
+    version) once, and of large values what is new.
 
     The caller's time holds for each page, not for the whole: a reader may take pauses.
     """
     patience = remaining([operation])
-    previous: Head | None = None
     wanted = limit
     while wanted is None or wanted > 0:
         count = _HEADS_AT_ONCE if wanted is None else min(wanted, _HEADS_AT_ONCE)
         heads = await within(patience, store.list_heads(tenant, query, count))
-        for group in _groups(heads, limits.max_unary_reply_bytes):
-            page, previous = await within(patience, _page(store, tenant, group, previous))
+        for group in _groups(heads, reader, limits.max_unary_reply_bytes):
+            page, reader = await within(patience, _page(store, tenant, group, reader))
             serialized_size = page.ByteSize()
             if serialized_size <= limits.max_unary_reply_bytes:
                 yield page
@@ -58,78 +59,64 @@ async def listing_parts(
         if len(heads) < count:
             return
         last = heads[-1]
-        query = dataclasses.replace(query, after=(last.checkpoint_id, last.thread_id, last.checkpoint_ns))
+        query = replace(query, after=(last.checkpoint_id, last.thread_id, last.checkpoint_ns))
         wanted = None if wanted is None else wanted - len(heads)
 
 
-async def _page(
-    store: CheckpointStore, tenant: TenantId, heads: Sequence[Head], previous: Head | None
-) -> tuple[pb.CheckpointPage, Head | None]:
-    page = pb.CheckpointPage()
-    lean: list[Head] = []
-    befores: list[Head | None] = []
-    for head in heads:
-        held = _held(previous, head)
-        new = [i for i, value in enumerate(head.values) if (value.channel, value.version) not in held]
-        lean.append(head.only(new))
-        befores.append(previous)
-        previous = head
-    refs = [CheckpointRef(head.thread_id, head.checkpoint_ns, head.checkpoint_id) for head in heads]
-    found = await complete(store, tenant, refs, lean)
-    sent: Head | None = befores[0]
-    for head, reduced, before, checkpoint in zip(heads, lean, befores, found, strict=True):
-        if checkpoint is None:
-            # Deleted since the page of heads was read: the listing goes on without it.
-            continue
-        if checkpoint.head is reduced and before is sent:
-            page.checkpoints.append(
-                replies.checkpoint(Checkpoint(head, checkpoint.values), _held(before, head))
-            )
-        else:
-            # Read again in full, or what it builds on was not sent: send it in full.
-            (whole,) = await complete(
-                store,
-                tenant,
-                [CheckpointRef(head.thread_id, head.checkpoint_ns, head.checkpoint_id)],
-                [head if checkpoint.head is reduced else checkpoint.head],
-            )
-            if whole is None:
-                continue
-            head = whole.head
-            page.checkpoints.append(replies.checkpoint(whole))
-        sent = head
-    return page, sent
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A checkpoint of a page, and the reader that it is told to, who has the one before it."""
+
+    telling: Telling
+    reader: Reader
+
+    @property
+    def ref(self) -> CheckpointRef:
+        head = self.telling.head
+        return CheckpointRef(head.thread_id, head.checkpoint_ns, head.checkpoint_id)
 
 
-def _held(previous: Head | None, head: Head) -> frozenset[tuple[str, str]]:
-    """Return the (channel, version) of a head that the one before carried with the same bytes."""
-    if (
-        previous is None
-        or previous.thread_key != head.thread_key
-        or previous.checkpoint_ns != head.checkpoint_ns
-    ):
-        return frozenset()
-    before = {(value.channel, value.version): value.digest for value in previous.values}
-    return frozenset(
-        (value.channel, value.version)
-        for value in head.values
-        if before.get((value.channel, value.version)) == value.digest
-    )
-
-
-def _groups(heads: Sequence[Head], budget: int) -> Iterator[Sequence[Head]]:
-    """Yield runs of heads whose checkpoints fit into one page together; a larger one stands alone."""
-    group: list[Head] = []
+def _groups(heads: Sequence[Head], reader: Reader, budget: int) -> Iterator[Sequence[_Entry]]:
+    """Yield runs of checkpoints that fit into one page together; a larger one stands alone."""
+    group: list[_Entry] = []
     room = budget
     for head in heads:
-        size = replies.size_of(head)
+        telling = reader.tell(head)
+        size = telling.size()
         if group and size > room:
             yield group
             group, room = [], budget
-        group.append(head)
+        group.append(_Entry(telling, reader))
         room -= size
+        reader = replace(reader, before=head)
     if group:
         yield group
+
+
+async def _page(
+    store: CheckpointStore, tenant: TenantId, group: Sequence[_Entry], reader: Reader
+) -> tuple[pb.CheckpointPage, Reader]:
+    """Return a page for a reader, and the reader as it is after it."""
+    page = pb.CheckpointPage()
+    found = await complete(
+        store,
+        tenant,
+        [entry.ref for entry in group],
+        [entry.telling for entry in group],
+        [entry.reader for entry in group],
+    )
+    for entry, checkpoint in zip(group, found, strict=True):
+        if checkpoint is not None and entry.reader.before is not reader.before:
+            # What it was told against was not sent as it was: told anew.
+            (checkpoint,) = await complete(
+                store, tenant, [entry.ref], [reader.tell(checkpoint.head)], [reader]
+            )
+        if checkpoint is None:
+            # Deleted since the page of heads was read: the listing goes on without it.
+            continue
+        page.checkpoints.append(replies.checkpoint(checkpoint))
+        reader = replace(reader, before=checkpoint.head)
+    return page, reader
 
 
 def channel_history_parts(

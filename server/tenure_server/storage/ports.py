@@ -16,6 +16,7 @@ from tenure_server.domain import (
     ChannelHistory,
     CheckpointRef,
     Head,
+    HeldValue,
     ListQuery,
     Mutation,
     Operation,
@@ -31,7 +32,9 @@ from tenure_server.errors import TenureError
 class CheckpointStore(Protocol):
     """Checkpoints, channel values and pending writes of threads."""
 
-    async def write(self, tenant: TenantId, mutations: Sequence[Mutation]) -> Sequence[TenureError | None]:
+    async def write(
+        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+    ) -> Sequence[TenureError | None]:
         """Apply mutations; those of one thread in the given order.
 
         Each mutation is atomic and fails alone. A put of a new id stores it; a put of a stored id
@@ -43,24 +46,54 @@ class CheckpointStore(Protocol):
         latest sorts below it (a worker's slow clock) does that checkpoint become the latest, until a put
         sorts above all.
 
+        A value that comes as an edit is put together from the recipe of its base, which must be stored in
+        this namespace with the digest that the edit names, and must come out with the edit's own digest;
+        else the put that brings it fails with `ChunksMissing`. A chunk that is stored is never replaced.
+
+        Args:
+            tenant: The tenant.
+            mutations: What to apply.
+            wait: Whether to wait, until an operation's deadline, for a thread that somebody else holds;
+                else its mutations fail with `ThreadBusy`.
+
         Returns:
             For each mutation None if it is committed, else why it is not. Never a partial mutation.
         """
         ...
 
-    async def heads(self, tenant: TenantId, refs: Sequence[CheckpointRef]) -> Sequence[Head | None]:
+    async def heads(
+        self,
+        tenant: TenantId,
+        refs: Sequence[CheckpointRef],
+        held: Sequence[Sequence[HeldValue]] = (),
+    ) -> Sequence[Head | None]:
         """Return the checkpoints without their channel values, all from one snapshot, None if absent.
 
         A read that begins after a write was acknowledged sees it, through any replica.
+
+        Args:
+            tenant: The tenant.
+            refs: What to read.
+            held: For each ref what its reader holds, for `Head.bases`; empty = nothing for any.
         """
         ...
 
-    async def bodies(self, tenant: TenantId, heads: Sequence[Head]) -> Sequence[Sequence[Blob] | None]:
-        """Return the channel values of each head in the order of `head.values`.
+    async def bodies(self, tenant: TenantId, heads: Sequence[Head]) -> Sequence[Sequence[Blob | None] | None]:
+        """Return the channel values of each head in the order of `head.values`, None for chunked ones.
 
         None for a head whose values cannot be had any more because its thread has another generation by
         now: call `heads` again. Values that came along or are cached are those that the head names, and may
         be returned all the same.
+        """
+        ...
+
+    async def chunks(
+        self, tenant: TenantId, wanted: Sequence[tuple[Head, Sequence[bytes]]]
+    ) -> Sequence[Mapping[bytes, bytes] | None]:
+        """Return packed chunks by id, for each head those that are asked for.
+
+        None for a head of which a chunk cannot be had any more, because its thread has another generation
+        by now: call `heads` again. Every chunk that is returned matches its id.
         """
         ...
 

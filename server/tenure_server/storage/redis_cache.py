@@ -1,4 +1,4 @@
-"""Redis or Valkey as a place for channel values: commands, keys, time-outs, breaker. Plain strings only.
+"""Redis or Valkey as a place for values and chunks: commands, keys, time-outs, breaker. Plain strings only.
 
 Whatever Redis answers is untrusted: an entry is used only if its bytes hash to the digest that Postgres
 named in the same read. So a flush, an eviction, a stale failover, a split brain, a crossed connection or a
@@ -7,12 +7,10 @@ forged entry can cost time, never an answer.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import redis.asyncio as redis
@@ -21,47 +19,21 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from tenure_server import telemetry
-from tenure_server.domain import Blob, TenantId
+from tenure_server.storage.cache_keys import Key
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 _log = logging.getLogger("tenure")
 
-_MAGIC = b"tn1"
 _CONNECT_TIMEOUT = 0.1
 _COMMAND_TIMEOUT = 0.05
 _FAILURES_TO_OPEN = 5
 _OPEN_FOR = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ValueKey:
-    """Names a channel value by content, within one thread of one tenant.
-
-    The scope keeps tenants and threads from learning by timing what others store; it is not needed for the
-    right bytes, which the digest alone decides.
-    """
-
-    tenant: TenantId
-    thread: bytes
-    digest: bytes
-
-    @classmethod
-    def of(cls, tenant: TenantId, thread_id: str, digest: bytes) -> ValueKey:
-        """Return the key of a value of a thread, whose raw id never reaches Redis."""
-        thread = hashlib.blake2b(thread_id.encode(), digest_size=16, person=b"tenure.thread").digest()
-        return cls(tenant, thread, digest)
-
-    def redis_key(self) -> bytes:
-        """Return the Redis key. Every part has a fixed length, so no two names share a key.
-
-        The hash tag keeps a thread's values in one slot of a Redis Cluster.
-        """
-        return b"tn1:{%s%s}:%s" % (
-            self.tenant.hex.encode(),
-            self.thread.hex().encode(),
-            self.digest.hex().encode(),
-        )
+_PORTION_KEYS = 128
+_PORTION_BYTES = 1024 * 1024
+"""What one command asks for or brings at most, unless a single entry is larger. The time-out is for one
+command: a large state in one would outlast it, and count as a failure."""
 
 
 class Breaker:
@@ -94,7 +66,7 @@ class Breaker:
 
 
 class RedisCache:
-    """Channel values in Redis. No method ever raises for Redis' sake."""
+    """Values and chunks in Redis. No method ever raises for Redis' sake."""
 
     def __init__(self, url: str, *, ttl: float) -> None:
         """Prepare a client; nothing is sent yet.
@@ -114,46 +86,69 @@ class RedisCache:
             max_connections=64,
         )
 
-    async def get(self, keys: Sequence[ValueKey]) -> Mapping[ValueKey, Blob]:
-        """Return the entries that are there and whose bytes are right."""
-        found: dict[ValueKey, Blob] = {}
-        if not keys:
-            return found
-        if not self._breaker.allows():
-            telemetry.cache_reads.add(len(keys), {"result": "off"})
-            return found
+    async def get(self, keys: Mapping[Key[V], int]) -> dict[Key[V], V]:
+        """Return the entries that are there and are what their keys name.
+
+        Args:
+            keys: What to look for, with the size in bytes that it has about.
+        """
+        found: dict[Key[V], V] = {}
+        asked = 0
+        for portion in _portions(keys.items()):
+            if not self._breaker.allows() or not await self._get(portion, found):
+                break
+            asked += len(portion)
+        if asked < len(keys):
+            telemetry.cache_reads.add(len(keys) - asked, {"result": "off"})
+        return found
+
+    async def _get(self, keys: Sequence[Key[V]], found: dict[Key[V], V]) -> bool:
+        """Add entries to those found; False if Redis did not answer."""
         with telemetry.span(
             telemetry.REDIS, attributes={telemetry.REDIS_COMMAND: "MGET", telemetry.KEYS: len(keys)}
         ) as span:
             raw = await self._ask(self._client.mget([key.redis_key() for key in keys]))
-            invalid = 0
+            hits = invalid = 0
             for key, entry in zip(keys, raw or (), strict=False):
                 if isinstance(entry, bytes):
-                    value = _unpack(entry)
-                    if value is not None and value.digest() == key.digest:
-                        found[key] = value
-                    else:
+                    value = key.unpack(entry)
+                    if value is None:
                         invalid += 1
-            missing = len(keys) - len(found) - invalid
-            span.set_attribute(telemetry.CACHE_HITS, len(found))
+                    else:
+                        found[key] = value
+                        hits += 1
+            missing = len(keys) - hits - invalid
+            span.set_attribute(telemetry.CACHE_HITS, hits)
             span.set_attribute(telemetry.CACHE_MISSES, missing + invalid)
-        for result, number in (("hit", len(found)), ("miss", missing), ("invalid", invalid)):
+        if raw is None:
+            return False
+        for result, number in (("hit", hits), ("miss", missing), ("invalid", invalid)):
             if number:
                 telemetry.cache_reads.add(number, {"result": result})
-        return found
+        return True
 
-    async def set(self, entries: Mapping[ValueKey, Blob]) -> None:
+    async def set(self, entries: Mapping[Key[V], V]) -> None:
         """Store entries."""
-        if not entries or not self._breaker.allows():
-            return
-        with telemetry.span(
-            telemetry.REDIS, attributes={telemetry.REDIS_COMMAND: "SET", telemetry.KEYS: len(entries)}
-        ):
-            pipeline = self._client.pipeline(transaction=False)
-            for key, value in entries.items():
-                ttl = int(self._ttl * 1000 * random.uniform(0.9, 1.1))  # noqa: S311
-                pipeline.set(key.redis_key(), _pack(value), px=ttl)
-            await self._ask(pipeline.execute())
+        commands = (
+            (("SET", key.redis_key(), entry, "PX", self._lifetime()), len(entry))
+            for key, value in entries.items()
+            for entry in (key.pack(value),)
+        )
+        for portion in _portions(commands):
+            if not self._breaker.allows():
+                return
+            with telemetry.span(
+                telemetry.REDIS, attributes={telemetry.REDIS_COMMAND: "SET", telemetry.KEYS: len(portion)}
+            ):
+                pipeline = self._client.pipeline(transaction=False)
+                for command in portion:
+                    pipeline.execute_command(*command)
+                if await self._ask(pipeline.execute()) is None:
+                    return
+
+    def _lifetime(self) -> int:
+        """Return the milliseconds that an entry lives."""
+        return int(self._ttl * 1000 * random.uniform(0.9, 1.1))  # noqa: S311
 
     async def close(self) -> None:
         """Close the connections."""
@@ -170,16 +165,15 @@ class RedisCache:
         return answer
 
 
-def _pack(value: Blob) -> bytes:
-    tag = value.type.encode()
-    return b"%s%c%s%s" % (_MAGIC, len(tag), tag, value.data)
-
-
-def _unpack(entry: bytes) -> Blob | None:
-    if entry[:3] != _MAGIC or len(entry) < 4:
-        return None
-    start = 4 + entry[3]
-    try:
-        return Blob(entry[4:start].decode(), entry[start:])
-    except UnicodeDecodeError:
-        return None
+def _portions(sized: Iterable[tuple[T, int]]) -> Iterator[Sequence[T]]:
+    """Yield items, which come with their sizes, in runs for one command or pipeline each."""
+    portion: list[T] = []
+    room = _PORTION_BYTES
+    for item, size in sized:
+        if portion and (size > room or len(portion) == _PORTION_KEYS):
+            yield portion
+            portion, room = [], _PORTION_BYTES
+        portion.append(item)
+        room -= size
+    if portion:
+        yield portion

@@ -39,12 +39,15 @@ def count(field: str, items: Sequence[object], maximum: int, *, empty: bool = Tr
 
 def blob(field: str, value: BlobMessage) -> Blob:
     """Return a payload with an acceptable type tag; its bytes are not looked at."""
-    tag = text(f"{field}.type", value.type, _MAX_TYPE_BYTES)
+    return Blob(type_tag(f"{field}.type", value.type), value.data)
+
+
+def type_tag(field: str, value: str) -> str:
+    """Return an acceptable type tag."""
+    tag = text(field, value, _MAX_TYPE_BYTES)
     if tag.split("+", 1)[0] in REFUSED_TYPES:
-        raise errors.InvalidField(
-            f"{field}.type", f"{tag!r} is refused because reading it can run code; use msgpack"
-        )
-    return Blob(tag, value.data)
+        raise errors.InvalidField(field, f"{tag!r} is refused because reading it can run code; use msgpack")
+    return tag
 
 
 def json_object(field: str, value: str, limits: Limits) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From domain values to replies, and how large they will be."""
+"""From domain values to replies."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import common_pb2, server_pb2
 
 from tenure_server import __version__
-from tenure_server.domain import Blob, Checkpoint, Head, Thread
+from tenure_server.domain import Blob, Checkpoint, Thread, ValueEdit
 from tenure_server.limits import Limits
-
-_PER_ROW = 64
-"""Bytes that field tags, lengths and short ids of one value or write take at most, about."""
 
 
 def blob(value: Blob) -> common_pb2.Blob:
@@ -18,31 +15,25 @@ def blob(value: Blob) -> common_pb2.Blob:
     return common_pb2.Blob(type=value.type, data=value.data)
 
 
-def size_of(head: Head) -> int:
-    """Return about how many bytes the checkpoint takes in a reply, before its values are fetched."""
-    return (
-        len(head.body.data)
-        + len(head.metadata)
-        + sum(value.size + len(value.channel) + len(value.version) + _PER_ROW for value in head.values)
-        + sum(
-            len(write.value.data) + len(write.task_path) + len(write.channel) + 2 * _PER_ROW
-            for write in head.pending_writes
-        )
-        + len(head.thread_id)
-        + len(head.checkpoint_ns)
-        + 2 * _PER_ROW
+def edit(value: ValueEdit) -> pb.ValueEdit:
+    """Return a large value, told by what is new."""
+    base = value.base
+    return pb.ValueEdit(
+        type=value.type,
+        header=value.header,
+        digest=value.digest,
+        base_version="" if base is None else base.version,
+        base_digest=b"" if base is None else base.digest,
+        keep_first=value.keep_first,
+        keep_last=value.keep_last,
+        entries=value.entries,
+        chunks=value.chunks.values(),
     )
 
 
-def checkpoint(stored: Checkpoint, repeated: frozenset[tuple[str, str]] = frozenset()) -> pb.Checkpoint:
-    """Return a stored checkpoint.
-
-    Args:
-        stored: The checkpoint; `stored.values` may leave out the repeated ones.
-        repeated: (channel, version) whose value the client has from the checkpoint just before.
-    """
+def checkpoint(stored: Checkpoint) -> pb.Checkpoint:
+    """Return a stored checkpoint, its values as they are told."""
     head = stored.head
-    values = iter(stored.values)
     return pb.Checkpoint(
         ref=pb.CheckpointRef(
             thread_id=head.thread_id,
@@ -54,11 +45,12 @@ def checkpoint(stored: Checkpoint, repeated: frozenset[tuple[str, str]] = frozen
         metadata_json=head.metadata,
         channel_values=[
             pb.ChannelValue(
-                channel=value.channel,
-                version=value.version,
-                value=None if (value.channel, value.version) in repeated else blob(next(values)),
+                channel=ref.channel,
+                version=ref.version,
+                value=blob(value) if isinstance(value, Blob) else None,
+                edit=edit(value) if isinstance(value, ValueEdit) else None,
             )
-            for value in head.values
+            for ref, value in zip(head.values, stored.values, strict=True)
         ],
         pending_writes=[
             pb.PendingWrite(

@@ -14,6 +14,7 @@ from tenure.v1.common_pb2 import Operation as OperationMessage
 
 from tenure_server import errors
 from tenure_server.domain import (
+    Blob,
     ChannelValue,
     CheckpointRef,
     ListQuery,
@@ -23,9 +24,11 @@ from tenure_server.domain import (
     PruneStrategy,
     PutCheckpoint,
     PutWrites,
+    ValueEdit,
 )
 from tenure_server.limits import Limits
-from tenure_server.wire import fields
+from tenure_server.wire import edits, fields
+from tenure_server.wire.telling import Reader
 
 _STRATEGIES = {
     pb.PRUNE_STRATEGY_KEEP_LATEST: PruneStrategy.KEEP_LATEST,
@@ -52,13 +55,15 @@ class Requests:
             return self._put_writes(message.put_writes, operation, f"{field}.put_writes")
         raise errors.InvalidField(f"{field}.kind", "must be put or put_writes")
 
-    def read(self, message: pb.CheckpointRead, field: str) -> tuple[Operation, CheckpointRef]:
-        """Return what to read; an empty checkpoint id means the latest."""
+    def read(self, message: pb.CheckpointRead, field: str) -> tuple[Operation, CheckpointRef, Reader]:
+        """Return what to read, an empty checkpoint id meaning the latest, and what the reader has."""
         operation = self.operation(message.operation, f"{field}.operation", identified=False)
-        return operation, self._ref(message.ref, f"{field}.ref", latest=True)
+        ref = self._ref(message.ref, f"{field}.ref", latest=True)
+        held = edits.held(f"{field}.held", message.held, self._limits)
+        return operation, ref, Reader(message.accepts_edits, held if message.accepts_edits else {})
 
-    def list(self, message: pb.ListRequest) -> tuple[Operation, ListQuery, int | None]:
-        """Return a query and the number of checkpoints wanted, None = all."""
+    def list(self, message: pb.ListRequest) -> tuple[Operation, ListQuery, int | None, Reader]:
+        """Return a query, the number of checkpoints wanted, None = all, and what the reader takes."""
         limits = self._limits
         operation = self.operation(message.operation, "operation", identified=False)
         if message.HasField("thread_id"):
@@ -75,7 +80,8 @@ class Requests:
             before=message.before_checkpoint_id or None,
             filter=members,
         )
-        return operation, query, message.limit if message.HasField("limit") else None
+        limit = message.limit if message.HasField("limit") else None
+        return operation, query, limit, Reader(message.accepts_edits)
 
     def history(self, message: pb.GetChannelHistoryRequest) -> tuple[Operation, CheckpointRef, Sequence[str]]:
         """Return whose ancestors to walk, for which channels."""
@@ -196,12 +202,19 @@ class Requests:
                 ChannelValue(
                     self._name(new.channel, f"{field}.new_values.channel"),
                     self._name(new.version, f"{field}.new_values.version"),
-                    fields.blob(f"{field}.new_values.value", new.value),
+                    self._value(new, f"{field}.new_values"),
                 )
                 for new in message.new_values
             ],
             message.format_version,
         )
+
+    def _value(self, message: pb.ChannelValue, field: str) -> Blob | ValueEdit:
+        if not message.HasField("edit"):
+            return fields.blob(f"{field}.value", message.value)
+        if message.HasField("value"):
+            raise errors.InvalidField(f"{field}.edit", "must not stand beside a value")
+        return edits.edit(f"{field}.edit", message.edit, self._limits)
 
     def _put_writes(self, message: pb.PutWrites, operation: Operation, field: str) -> PutWrites:
         limits = self._limits

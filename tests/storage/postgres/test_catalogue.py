@@ -135,7 +135,13 @@ def test_reads_are_stable_and_writes_volatile(catalogue: psycopg.Connection[Tupl
             "SELECT proname, provolatile::text FROM pg_proc WHERE pronamespace = 'tenure'::regnamespace"
         ).fetchall()
     )
-    reads = {"read_heads_1", "bodies_1", "list_heads_1", "channel_history_1", "list_threads_1", "find_key_1"}
-    writes = {"write_batch_1", "delete_thread_1", "delete_runs_1", "copy_thread_1", "prune_thread_1"}
+    reads = {
+        *("read_heads_1", "bodies_1", "list_heads_1", "channel_history_1", "list_threads_1", "find_key_1"),
+        *("read_heads_2", "chunks_1", "list_heads_2", "channel_history_2"),
+    }
+    writes = {
+        *("write_batch_1", "delete_thread_1", "delete_runs_1", "copy_thread_1", "prune_thread_1"),
+        "write_batch_2",
+    }
     assert {name: rows[name] for name in reads} == dict.fromkeys(reads, "s")
     assert {name: rows[name] for name in writes} == dict.fromkeys(writes, "v")

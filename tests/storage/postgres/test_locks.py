@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import LiteralString
@@ -11,9 +11,10 @@ from typing import LiteralString
 import pytest
 from psycopg import AsyncConnection
 from tenure_server.domain import Mutation
-from tenure_server.errors import DeadlineExceeded
+from tenure_server.errors import ChunksMissing, DeadlineExceeded, TenureError, ThreadBusy
 
 from tests.harness.databases import Database
+from tests.storage.chunked import cut, put_edits, read
 from tests.storage.postgres import Session, blocked_by
 from tests.storage.tenant import Tenant, Write, operation, put, put_writes
 
@@ -80,6 +81,10 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 def _within(seconds: float, mutation: Mutation) -> Mutation:
     return replace(mutation, operation=operation(seconds))
+
+
+async def _without_waiting(tenant: Tenant, *mutations: Mutation) -> Sequence[TenureError | None]:
+    return await tenant.store.write(tenant.id, mutations, wait=False)
 
 
 async def _values_of(database: Database, tenant: Tenant) -> list[bytes]:
@@ -252,3 +257,111 @@ async def test_a_put_does_not_wait_for_pending_writes_of_another_session(
     await tenant.write(put("t", "2", "1"))
 
     assert await tenant.latest("t") == "2"
+
+
+async def test_a_base_that_is_removed_while_a_put_waits_is_missing(tenant: Tenant, holder: Holder) -> None:
+    base, value = cut(b"a b"), cut(b"a b c")
+    await tenant.write(put_edits("t", "1", edits={"a": base.whole()}))
+    await holder.lock("t")
+    late = asyncio.create_task(
+        tenant.apply(put_edits("t", "2", edits={"a": value.edit(base, "1")}, versions={"a": "2"}))
+    )
+    await holder.blocks()
+
+    await holder.execute("DELETE FROM tenure.channel_value WHERE tenant_id = %s")
+    await holder.commit()
+
+    assert [type(outcome) for outcome in await late] == [ChunksMissing]
+    assert await tenant.ids("t") == ["1"]
+
+
+async def test_a_chunk_that_is_removed_while_a_put_waits_is_stored_again(
+    tenant: Tenant, holder: Holder
+) -> None:
+    await tenant.write(put_edits("t", "1", edits={"a": cut(b"a b").whole()}))
+    await holder.lock("t")
+    late = asyncio.create_task(
+        tenant.write(put_edits("t", "2", edits={"a": cut(b"a c").whole()}, versions={"a": "2"}))
+    )
+    await holder.blocks()
+
+    await holder.execute("DELETE FROM tenure.chunk WHERE tenant_id = %s")
+    await holder.commit()
+    await late
+
+    assert await read(tenant, "t") == {"a": b"a c "}
+
+
+async def test_a_busy_thread_comes_back_at_once_where_nobody_waits(tenant: Tenant, holder: Holder) -> None:
+    await tenant.write(*(put(thread, "1") for thread in ("busy", "free")))
+    await holder.lock("busy")
+
+    outcomes = await _without_waiting(
+        tenant,
+        put("busy", "2", "1", new={"a": b"value"}),
+        put("free", "2", "1"),
+        put_writes("busy", "1", Write()),
+        put("new", "1"),
+    )
+    (alone,) = await _without_waiting(tenant, put("busy", "2", "1"))
+
+    assert [type(outcome) for outcome in outcomes] == [ThreadBusy, type(None), ThreadBusy, type(None)]
+    assert isinstance(alone, ThreadBusy)
+    assert [await tenant.ids(thread) for thread in ("busy", "free", "new")] == [["1"], ["2", "1"], ["1"]]
+    await holder.commit()
+    assert await _without_waiting(tenant, put("busy", "2", "1")) == [None]
+    assert (await tenant.one("busy", "1")).writes == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO tenure.thread_head (tenant_id, thread_id) VALUES (%s, 'thread-10')",
+        "DELETE FROM tenure.thread_head WHERE tenant_id = %s AND thread_id = 'thread-10'",
+    ],
+    ids=["being made", "being deleted"],
+)
+async def test_a_thread_that_comes_or_goes_is_busy_where_nobody_waits(
+    tenant: Tenant, holder: Holder, change: LiteralString
+) -> None:
+    existing = THREADS if change.startswith("DELETE") else FREE
+    await tenant.write(*(put(thread, "1") for thread in existing))
+    await holder.execute(change)
+
+    outcomes = await _without_waiting(tenant, *(put(thread, "2", "1") for thread in THREADS))
+
+    assert {thread for thread, outcome in zip(THREADS, outcomes, strict=True) if outcome is None} == set(FREE)
+    assert isinstance(outcomes[THREADS.index(BUSY)], ThreadBusy)
+    await holder.commit()
+    assert await _without_waiting(tenant, put(BUSY, "2")) == [None]
+
+
+async def test_what_comes_later_for_a_busy_thread_does_not_overtake(
+    tenant: Tenant, holder: Holder, contract_database: Database
+) -> None:
+    """The second put is in a round of its own; the thread is free again when its turn comes."""
+    await tenant.write(put("a", "1"), put("busy", "1"))
+    await holder.lock("busy")
+    async with _session(contract_database) as gate:
+        # The other thread's put waits here, with the answer about the busy one already given.
+        await gate.execute("LOCK TABLE tenure.checkpoint IN SHARE MODE")
+        batch = asyncio.create_task(
+            _without_waiting(tenant, put("a", "2"), put("busy", "3"), put("busy", "2", "1"), put("a", "3"))
+        )
+        await blocked_by(gate, contract_database.admin_url)
+        await holder.commit()
+        await gate.commit()
+    outcomes = await batch
+
+    assert [type(outcome) for outcome in outcomes] == [type(None), ThreadBusy, ThreadBusy, type(None)]
+    assert (await tenant.ids("busy"), await tenant.ids("a")) == (["1"], ["3", "2", "1"])
+
+
+async def test_a_mutation_whose_time_is_up_is_not_busy(tenant: Tenant, holder: Holder) -> None:
+    await tenant.write(put("busy", "1"))
+    await holder.lock("busy")
+
+    late, busy = await _without_waiting(tenant, _within(0, put("busy", "2")), put("busy", "2"))
+
+    assert isinstance(late, DeadlineExceeded)
+    assert isinstance(busy, ThreadBusy)

@@ -9,9 +9,13 @@ import psycopg
 import pytest
 from tenure_server.errors import Unavailable
 from tenure_server.storage.postgres import pool
+from tenure_server.storage.postgres.checkpoints import PostgresCheckpoints
 from tenure_server.storage.postgres.migrate import SCHEMA_VERSION, MigrationRefused, migrate, migrations
 
 from tests.harness.databases import APP_PASSWORD, OPS_PASSWORD, Database, Postgres, PrivatePostgresFactory
+from tests.storage.chunked import cut, put_edits, read
+from tests.storage.postgres import older
+from tests.storage.tenant import Tenant
 
 NAMES = [migration.name for migration in migrations()]
 
@@ -65,17 +69,37 @@ async def test_a_second_migrate_applies_nothing(database: Database) -> None:
     assert _recorded(database) == NAMES
 
 
-async def test_a_file_that_is_missing_is_applied_alone(database: Database) -> None:
-    with psycopg.connect(database.admin_url) as admin:
-        for function in admin.execute(
-            "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'tenure'::regnamespace"
-            " AND proname IN (SELECT (regexp_matches(%s, 'CREATE FUNCTION tenure\\.(\\w+)', 'g'))[1])",
-            [migrations()[-1].statements],
-        ).fetchall():
-            admin.execute(f"DROP FUNCTION {function[0]}".encode())
-        admin.execute("DELETE FROM tenure.schema_migration WHERE version = %s", [SCHEMA_VERSION])
+async def test_a_database_of_an_older_version_gets_what_it_lacks_and_keeps_its_data(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await older.migrate_to_it(empty, monkeypatch)
+    opened = await pool.Database.open(empty.app_url, max_size=1)
+    tenant = Tenant(PostgresCheckpoints(opened), await empty.tenants().create_tenant("older"))
+    values = {"1": b"small", "2": b"large " * 5000}
+    for version, data in values.items():
+        older.write(empty, tenant, "t", version, version, data)
+    files = _files_of_values(empty)
 
-    assert await migrate(database.admin_url) == NAMES[-1:]
+    assert await migrate(empty.admin_url) == NAMES[older.VERSION :]
+
+    assert _files_of_values(empty) == files, "the table was written anew"
+    for version, data in values.items():
+        assert await read(tenant, "t", version) == {"a": data}
+    base = cut(b"a b")
+    await tenant.write(put_edits("t", "3", "2", edits={"a": base.whole()}, versions={"a": "3"}))
+    edit = cut(b"a b c").edit(base, "3")
+    await tenant.write(put_edits("t", "4", "3", edits={"a": edit}, versions={"a": "4"}))
+    await tenant.copy("t", "copy")
+    assert await read(tenant, "copy", "2") == {"a": values["2"]}
+    assert await read(tenant, "copy") == {"a": b"a b c "}
+    await opened.close()
+
+
+def _files_of_values(database: Database) -> object:
+    with psycopg.connect(database.admin_url) as admin:
+        return admin.execute(
+            "SELECT relname, relfilenode FROM pg_class WHERE relname LIKE 'channel_value%' ORDER BY 1"
+        ).fetchall()
 
 
 async def test_a_file_that_was_changed_after_it_was_applied_is_refused(database: Database) -> None:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from tenure_server.domain import TenantId
+from tenure_server.domain import CheckpointRef, TenantId
 from tenure_server.storage.postgres import pool
 from tenure_server.storage.postgres.checkpoints import PostgresCheckpoints
 
 from tests.harness.databases import Database, Postgres
+from tests.storage.chunked import cut, put_edits, values_of
 from tests.storage.tenant import Tenant, Write, put, put_writes
 
-HOT = ("checkpoint", "channel_value", "pending_write", "thread_head")
+HOT = ("checkpoint", "channel_value", "chunk", "pending_write", "thread_head")
+READ_ALWAYS = ("checkpoint", "channel_value", "pending_write", "thread_head")
 REPEATS = 12
 """From the sixth call on, a function may use a plan that does not know its arguments."""
 
@@ -50,6 +52,13 @@ SELECT
     c.tenant_id, c.thread_key, tenure.ns_hash_1(''), c.checkpoint_id, 'task', 0, '', 'messages', 'bytes', 'w'
 FROM tenure.checkpoint AS c
 WHERE c.tenant_id = %(tenant)s
+"""
+_FILL_CHUNKS = """
+INSERT INTO tenure.chunk (tenant_id, thread_key, chunk_id, data)
+SELECT h.tenant_id, h.thread_key, substring(sha256(int4send(n)) FOR 16), 'chunk'
+FROM tenure.thread_head AS h
+CROSS JOIN generate_series(1, CASE h.thread_id WHEN 'thread-1' THEN %(long)s ELSE %(steps)s END) AS n
+WHERE h.tenant_id = %(tenant)s
 """
 _SCANS = """
 SELECT relname, seq_scan, coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE schemaname = 'tenure'
@@ -91,14 +100,18 @@ class Filled:
             return {table: (seq, idx) for table, seq, idx in admin.execute(_SCANS).fetchall()}
 
 
-@pytest.fixture(scope="module")
-def filled_database(postgres: Postgres, migrated: str) -> Iterator[tuple[Database, TenantId]]:
+@pytest.fixture(scope="module", params=["analysed", "not analysed"])
+def filled_database(
+    postgres: Postgres, migrated: str, request: pytest.FixtureRequest
+) -> Iterator[tuple[Database, TenantId]]:
     """The database and its big tenant."""
     from tests.harness.running import run
 
     database = postgres.database(postgres.create_database(template=migrated))
     tenants = [run(database.tenants().create_tenant(f"tenant {number}")) for number in range(9)]
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        for table in HOT:
+            admin.execute(f"ALTER TABLE tenure.{table} SET (autovacuum_enabled = off)".encode())
         for tenant in tenants:
             big = tenant == tenants[0]
             size = {
@@ -107,9 +120,10 @@ def filled_database(postgres: Postgres, migrated: str) -> Iterator[tuple[Databas
                 "long": 2000 if big else 4,
                 "steps": 4,
             }
-            for statement in (_FILL_HEADS, _FILL_CHECKPOINTS, _FILL_VALUES, _FILL_WRITES):
+            for statement in (_FILL_HEADS, _FILL_CHECKPOINTS, _FILL_VALUES, _FILL_WRITES, _FILL_CHUNKS):
                 admin.execute(statement, size)
-        admin.execute("ANALYZE")
+        if request.param == "analysed":
+            admin.execute("ANALYZE")
     yield database, tenants[0]
     postgres.drop_database(database.name)
 
@@ -123,7 +137,7 @@ async def filled(filled_database: tuple[Database, TenantId]) -> AsyncIterator[Fi
     await opened.close()
 
 
-def _assert_indexed(scans: Scans, tables: tuple[str, ...] = HOT) -> None:
+def _assert_indexed(scans: Scans, tables: tuple[str, ...] = READ_ALWAYS) -> None:
     assert scans.sequential == dict.fromkeys(HOT, 0)
     assert {table for table in tables if scans.by_index[table] >= REPEATS} == set(tables)
 
@@ -187,6 +201,50 @@ async def test_a_batch_over_many_threads_is_written_by_index(filled: Filled) -> 
         )
 
     _assert_indexed(await filled.scans_of(write), ("checkpoint", "thread_head"))
+
+
+async def test_a_batch_of_new_threads_is_written_by_index(filled: Filled) -> None:
+    async def write(number: int) -> None:
+        threads = [f"new-{number}-{thread}" for thread in range(20)]
+        await filled.tenant.write(*(put(thread, "1", new={"messages": b"new"}) for thread in threads))
+
+    _assert_indexed(await filled.scans_of(write), ("checkpoint", "thread_head"))
+
+
+async def test_a_value_told_against_another_is_written_and_read_by_index(filled: Filled) -> None:
+    tenant, thread = filled.tenant, "thread-1"
+    base = cut(b"%d" % 0)
+    await tenant.write(put_edits(thread, "6000", edits={"large": base.whole()}, versions={"large": "0"}))
+    values = [cut(b" ".join(b"%d" % part for part in range(length))) for length in range(1, REPEATS + 2)]
+
+    async def turn(number: int) -> None:
+        base, value = values[number], values[number + 1]
+        edit = value.edit(base, str(number))
+        held, version = base.held("large", str(number)), {"large": str(number + 1)}
+        await tenant.write(
+            put_edits(thread, f"{6001 + number}", f"{6000 + number}", edits={"large": edit}, versions=version)
+        )
+        (head,) = await tenant.store.heads(tenant.id, [CheckpointRef(thread, "")], [[held]])
+        assert head is not None
+        assert head.bases == {"large": base.entries}
+        assert await values_of(tenant, head) == {"large": value.data}
+
+    _assert_indexed(await filled.scans_of(turn), ("checkpoint", "thread_head", "channel_value", "chunk"))
+
+
+async def test_a_history_is_walked_by_index(filled: Filled) -> None:
+    large = cut(b"a b c")
+    await filled.tenant.write(
+        put_edits("thread-3", "7000", edits={"large": large.whole()}),
+        *(put("thread-3", f"{7000 + step}", f"{6999 + step}") for step in range(1, 20)),
+    )
+
+    async def walk(number: int) -> None:
+        assert (await filled.tenant.history("thread-3", "large"))["large"].seed is not None
+
+    _assert_indexed(
+        await filled.scans_of(walk), ("checkpoint", "pending_write", "channel_value", "thread_head", "chunk")
+    )
 
 
 async def test_a_namespace_is_listed_by_index(filled: Filled) -> None:

@@ -15,10 +15,12 @@ from tenure_server.storage.postgres.checkpoints import PostgresCheckpoints
 from tenure_server.storage.postgres.sweeper import Sweeper, Swept
 
 from tests.harness.databases import Database
+from tests.storage.chunked import cut, put_edits
 from tests.storage.postgres import blocked_by
 from tests.storage.tenant import Tenant, Write, operation, put, put_writes
 
-TABLES = ("pending_write", "channel_value", "checkpoint", "head_override", "garbage")
+TABLES = ("pending_write", "channel_value", "chunk", "checkpoint", "head_override", "garbage")
+CHUNKED = cut(b"a b c")
 NOTHING = dict.fromkeys(TABLES, 0)
 
 
@@ -58,7 +60,7 @@ async def _fill(tenant: Tenant, thread: str, steps: int = 5) -> None:
     ids = [f"{step:03}" for step in range(1, steps + 1)]
     await tenant.write(*(put(thread, step, new={"c": step.encode()}, versions={"c": step}) for step in ids))
     await tenant.write(*(put_writes(thread, step, Write()) for step in ids))
-    await tenant.write(put(thread, "000", ids[-1]))
+    await tenant.write(put_edits(thread, "000", ids[-1], edits={"large": CHUNKED.whole()}))
 
 
 async def test_a_deleted_threads_rows_are_freed_and_other_threads_stay(
@@ -68,7 +70,8 @@ async def test_a_deleted_threads_rows_are_freed_and_other_threads_stay(
     kept, rows = await tenant.stored(), _rows(admin)
     assert rows == {
         "pending_write": 5,
-        "channel_value": 5,
+        "channel_value": 6,
+        "chunk": 3,
         "checkpoint": 6,
         "head_override": 1,
         "garbage": 0,
@@ -78,7 +81,7 @@ async def test_a_deleted_threads_rows_are_freed_and_other_threads_stay(
 
     swept = await Sweeper(database.ops_url).run_once()
 
-    assert swept == Swept(garbage=17)
+    assert swept == Swept(garbage=21)
     assert _rows(admin) == rows
     assert await tenant.stored() == kept
 
@@ -115,7 +118,7 @@ async def test_more_rows_than_a_slice_are_freed_in_transactions_of_one_slice_eac
 
     swept = await Sweeper(database.ops_url).run_once()
 
-    assert swept.garbage == 9 + 9 + 10 + 1
+    assert swept.garbage == 9 + 10 + 3 + 10 + 1
     assert _rows(admin) == NOTHING
     slices = admin.execute("SELECT sum(removed) FROM public.slice GROUP BY txid ORDER BY txid").fetchall()
     assert [int(removed) for (removed,) in slices] == [4, 4, 2]
@@ -203,7 +206,7 @@ async def test_a_sweeper_does_nothing_while_another_is_at_work(
     assert _rows(admin) == rows
     admin.execute("SELECT pg_advisory_unlock(%s)", [sweeper._LOCK])
 
-    assert (await Sweeper(database.ops_url).run_once()).garbage == 17
+    assert (await Sweeper(database.ops_url).run_once()).garbage == 21
     assert _rows(admin) == NOTHING
 
 
@@ -224,13 +227,14 @@ async def test_a_sweeper_that_is_killed_leaves_work_that_the_next_one_ends(
             await killed
     assert _rows(admin) == {
         "pending_write": 0,
-        "channel_value": 5,
+        "channel_value": 6,
+        "chunk": 3,
         "checkpoint": 6,
         "head_override": 1,
         "garbage": 1,
     }
 
-    assert await Sweeper(database.ops_url).run_once() == Swept(garbage=12)
+    assert await Sweeper(database.ops_url).run_once() == Swept(garbage=16)
     assert _rows(admin) == NOTHING
 
 

@@ -13,7 +13,8 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import common_pb2
-from tenure_client import codec
+from tenure_client import codec, jsontext
+from tenure_client.errors import UnreadableValue
 
 SERDE = JsonPlusSerializer()
 VERSIONS = st.one_of(
@@ -49,17 +50,17 @@ def test_what_is_no_version_is_refused(version: Any) -> None:
 
 @given(st.dictionaries(st.sampled_from("abc"), JSON_VALUES))
 def test_metadata_comes_back_as_it_was(metadata: dict[str, Any]) -> None:
-    assert json.loads(codec.to_json(metadata, "metadata")) == metadata
+    assert json.loads(jsontext.to_json(metadata, "metadata")) == metadata
 
 
 def test_whole_numbers_stay_whole() -> None:
-    text = codec.to_json({"step": 3, "share": 3.0}, "metadata")
+    text = jsontext.to_json({"step": 3, "share": 3.0}, "metadata")
 
     assert text == '{"step":3,"share":3.0}'
 
 
 def test_tuples_become_lists() -> None:
-    assert codec.to_json({"counters": {"a": (1, 2)}}, "metadata") == '{"counters":{"a":[1,2]}}'
+    assert jsontext.to_json({"counters": {"a": (1, 2)}}, "metadata") == '{"counters":{"a":[1,2]}}'
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_tuples_become_lists() -> None:
 )
 def test_what_is_not_json_is_refused_by_its_place(value: dict[str, Any], place: str) -> None:
     with pytest.raises(TypeError, match=place):
-        codec.to_json(value, "metadata")
+        jsontext.to_json(value, "metadata")
 
 
 def test_a_put_carries_values_of_new_versions_only() -> None:
@@ -86,7 +87,8 @@ def test_a_put_carries_values_of_new_versions_only() -> None:
     checkpoint["channel_versions"] = {"old": "1", "new": "2", "gone": "2"}
     config: Any = {"configurable": {"thread_id": 7, "checkpoint_ns": "ns", "checkpoint_id": "parent"}}
 
-    put = codec.put_checkpoint(config, checkpoint, {}, {"new": "2", "gone": "2"}, SERDE)
+    mutation, large = codec.put_checkpoint(config, checkpoint, {}, {"new": "2", "gone": "2"}, SERDE, {})
+    put = mutation.put
 
     assert put.ref == pb.CheckpointRef(thread_id="7", checkpoint_ns="ns", checkpoint_id=checkpoint["id"])
     assert put.parent_checkpoint_id == "parent"
@@ -102,6 +104,7 @@ def test_a_put_carries_values_of_new_versions_only() -> None:
     body = codec.decode_blob(put.checkpoint, SERDE)
     assert body == {key: value for key, value in checkpoint.items() if key != "channel_values"}
     assert put.format_version == checkpoint["v"]
+    assert large == {}
 
 
 def test_metadata_takes_scalars_of_the_config_as_every_saver_does() -> None:
@@ -110,9 +113,14 @@ def test_metadata_takes_scalars_of_the_config_as_every_saver_does() -> None:
         "metadata": {"run_id": "r", "text": "a\0b"},
     }
 
-    put = codec.put_checkpoint(config, empty_checkpoint(), {"source": "loop"}, {}, SERDE)
+    mutation, _ = codec.put_checkpoint(config, empty_checkpoint(), {"source": "loop"}, {}, SERDE, {})
 
-    assert json.loads(put.metadata_json) == {"source": "loop", "run_id": "r", "text": "ab", "user": "ann"}
+    assert json.loads(mutation.put.metadata_json) == {
+        "source": "loop",
+        "run_id": "r",
+        "text": "ab",
+        "user": "ann",
+    }
 
 
 def test_special_writes_have_their_own_indexes() -> None:
@@ -151,6 +159,15 @@ def test_the_config_that_named_the_checkpoint_is_returned_itself() -> None:
 
     assert found.config is config
     assert found.parent_config is None
+
+
+@pytest.mark.parametrize("body", [None, "text", [], {}, {"channel_versions": 1}])
+def test_a_checkpoint_that_reads_as_something_else_is_unreadable(body: Any) -> None:
+    checkpoint = stored()
+    checkpoint.checkpoint.CopyFrom(blob(body))
+
+    with pytest.raises(UnreadableValue, match="serializer"):
+        codec.checkpoint_tuple(checkpoint, {}, SERDE)
 
 
 def test_an_unset_namespace_lists_all_and_the_empty_one_lists_the_root() -> None:

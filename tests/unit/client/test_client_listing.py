@@ -14,6 +14,7 @@ from tenure_client.errors import DeadlineExceeded, InvalidRequest, Unavailable, 
 from tenure_client.listing import Listing
 from tenure_client.retry import Budget
 from tenure_client.tracing import Operation
+from tenure_client.values import Value, tell
 
 Name = tuple[str, str, str]
 NAMES = st.lists(
@@ -136,6 +137,60 @@ def test_a_value_that_was_never_sent_is_noticed() -> None:
 
     with pytest.raises(UnreadableValue):
         list(listing.items(page(first, elsewhere)))
+
+
+def edited(version: str, data: bytes, base: Value | None) -> tuple[pb.ChannelValue, Value]:
+    message = pb.ChannelValue(channel="c", version=version)
+    made = tell(message.edit, "bytes", data, version, base)
+    assert made is not None
+    return message, made
+
+
+LARGE = bytes(range(256)) * 100
+
+
+def test_a_listing_takes_edits_against_the_checkpoint_just_before() -> None:
+    listing = Listing(pb.ListRequest(), lambda _, values: values["c"].data)
+    first, base = edited("v3", LARGE + b"end", None)
+    second, _ = edited("v2", LARGE, base)
+
+    assert begin(listing).accepts_edits
+    found = list(
+        listing.items(
+            page(
+                checkpoint(("3", "t", ""), first),
+                checkpoint(("2", "t", ""), second),
+                checkpoint(("1", "t", ""), value("v2", None)),
+            )
+        )
+    )
+
+    assert second.edit.base_version == "v3"
+    assert found == [LARGE + b"end", LARGE, LARGE]
+
+
+@pytest.mark.parametrize("between", [[], [("2", "u", "")], [("2", "t", "ns")]])
+def test_a_value_told_against_any_other_checkpoint_is_noticed(between: list[Name]) -> None:
+    listing = Listing(pb.ListRequest(), name_of)
+    begin(listing)
+    first, base = edited("v3", LARGE + b"end", None)
+    second, _ = edited("v2", LARGE, base)
+    before = [checkpoint(("3", "t", ""), first)] if between else []
+
+    with pytest.raises(UnreadableValue):
+        list(listing.items(page(*before, *map(checkpoint, between), checkpoint(("1", "t", ""), second))))
+
+
+def test_a_new_stream_has_no_checkpoint_before() -> None:
+    listing = Listing(pb.ListRequest(), name_of)
+    begin(listing)
+    first, base = edited("v3", LARGE + b"end", None)
+    list(listing.items(page(checkpoint(("3", "t", ""), first))))
+    listing.failed(Unavailable("lost"))
+    begin(listing)
+
+    with pytest.raises(UnreadableValue):
+        list(listing.items(page(checkpoint(("2", "t", ""), edited("v2", LARGE, base)[0]))))
 
 
 def test_a_large_page_comes_in_slices() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client import calls, errors, operations
+from tenure_client.held import HeldValues
 from tenure_client.retry import BASE, CAP, Budget, Send, Sleep, steps
 from tenure_client.tracing import Operation
 
@@ -52,11 +53,11 @@ def play(plan: Any, outcomes: list[Any], timeout: float = 10.0) -> tuple[Any, li
 
 
 def deletion() -> Any:
-    return operations.delete_thread("t")
+    return operations.delete_thread("t", HeldValues())
 
 
 def reading() -> Any:
-    return calls.read(pb.CheckpointRef(thread_id="t"))
+    return calls.read(pb.CheckpointRead(ref=pb.CheckpointRef(thread_id="t")))
 
 
 def test_pauses_grow_up_to_a_cap() -> None:
@@ -135,7 +136,7 @@ def test_attempts_share_one_id_and_are_told_the_time_left() -> None:
 
 
 def test_a_repeat_that_succeeds_returns_the_value() -> None:
-    value, taken = play(reading(), [LOST, pb.ReadResponse(results=[pb.ReadResult()])])
+    value, taken = play(reading(), [LOST, pb.ReadResult()])
 
     assert value == pb.ReadResult()
     assert [type(step) for step in taken] == [Send, Sleep, Send]
@@ -171,6 +172,22 @@ def test_a_definite_answer_to_a_repeat_is_the_answer() -> None:
 def test_a_read_never_has_an_unknown_outcome(last: errors.TenureError) -> None:
     with pytest.raises(type(last)):
         play(reading(), [last] * 100, timeout=1)
+
+
+def test_a_plan_may_answer_an_error_with_another_call() -> None:
+    """Such as a value that is told whole when what it was told against is gone."""
+
+    def plan() -> Any:
+        try:
+            yield from calls.write(pb.Mutation())
+        except errors.ChunksMissing:
+            yield from reading()
+            return "told otherwise"
+
+    value, taken = play(plan(), [errors.ChunksMissing("gone"), LOST, pb.ReadResult()])
+
+    assert value == "told otherwise"
+    assert [step.call.method for step in taken if isinstance(step, Send)] == ["Write", "Read", "Read"]
 
 
 def test_no_attempt_starts_after_the_deadline() -> None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from tenure_server import auth, errors
-from tenure_server.admission import SLICED, STREAMS, UNARY, Admission, Room
+from tenure_server.admission import SESSIONS, SLICED, STREAMS, UNARY, Admission, Room
 from tenure_server.domain import TenantId
 
 SERVICE = "/tenure.v1.CheckpointService/"
@@ -17,6 +17,7 @@ ROOMS = [
     ("List", STREAMS),
     ("GetChannelHistory", STREAMS),
     ("WriteSliced", SLICED),
+    ("Session", SESSIONS),
 ]
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import grpc
@@ -15,100 +13,16 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from tenure.v1 import checkpoints_pb2 as pb
-from tenure.v1 import checkpoints_pb2_grpc, common_pb2
+from tenure.v1 import common_pb2
 from tenure_server import errors, telemetry
-from tenure_server.admission import SLICED, Admission
-from tenure_server.auth import Authenticator
-from tenure_server.domain import CheckpointRef, Head, ListQuery, Mutation, Scope, TenantId
-from tenure_server.gate import Gate
+from tenure_server.admission import SLICED
+from tenure_server.domain import Scope
 from tenure_server.limits import Limits
-from tenure_server.services.checkpoints import CheckpointService
-from tenure_server.storage.memory import MemoryCheckpoints, MemoryTenants
 
+from tests.unit.server.serving import OPERATION, READ, TRACE, Served, serving
 from tests.unit.server.spans import recording
 
 SECRET = "SELECT body FROM checkpoint -- of another tenant"
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-OPERATION = common_pb2.Operation(operation_id=b"i" * 16, traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
-REF = pb.CheckpointRef(thread_id="of a customer", checkpoint_id="1")
-READ = pb.ReadRequest(reads=[pb.CheckpointRead(operation=OPERATION, ref=REF)])
-WRITE = pb.WriteRequest(mutations=[pb.Mutation(operation=OPERATION, put_writes=pb.PutWrites(ref=REF))])
-LIST = pb.ListRequest(operation=OPERATION)
-SLICES = [
-    pb.WriteSlicedRequest(
-        slice=common_pb2.Slice(data=WRITE.SerializeToString(), total_bytes=WRITE.ByteSize())
-    )
-]
-
-
-class Store(MemoryCheckpoints):
-    """In-memory storage that can be made to fail, and to wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failure: BaseException | None = None
-        self.asked = asyncio.Event()
-        self.open = asyncio.Event()
-        self.open.set()
-
-    async def _pass(self) -> None:
-        self.asked.set()
-        await self.open.wait()
-        if self.failure is not None:
-            raise self.failure
-
-    async def write(
-        self, tenant: TenantId, mutations: Sequence[Mutation]
-    ) -> Sequence[errors.TenureError | None]:
-        await self._pass()
-        return await super().write(tenant, mutations)
-
-    async def heads(self, tenant: TenantId, refs: Sequence[CheckpointRef]) -> Sequence[Head | None]:
-        await self._pass()
-        return await super().heads(tenant, refs)
-
-    async def list_heads(self, tenant: TenantId, query: ListQuery, limit: int) -> Sequence[Head]:
-        await self._pass()
-        return await super().list_heads(tenant, query, limit)
-
-
-@dataclass
-class Served:
-    """A server, a client's stub, and ways to fail."""
-
-    store: Store
-    channel: grpc.aio.Channel
-    stub: Any
-    metadata: list[tuple[str, str]]
-    tenant: TenantId
-    tenants: MemoryTenants = field(repr=False)
-
-    async def call(self, method: str, metadata: Sequence[tuple[str, str]] | None = None) -> Any:
-        """Call an RPC with a key, or with this metadata, and return its first reply."""
-        given = self.metadata if metadata is None else list(metadata)
-        if method == "Read":
-            return await self.stub.Read(READ, metadata=given)
-        if method == "List":
-            return [part async for part in self.stub.List(LIST, metadata=given)]
-        return await self.stub.WriteSliced(iter(SLICES), metadata=given)
-
-
-@asynccontextmanager
-async def serving(limits: Limits | None = None) -> AsyncIterator[Served]:
-    """Serve from a store of its own."""
-    tenants, store = MemoryTenants(), Store()
-    server = grpc.aio.server(interceptors=[Gate(Authenticator(tenants), Admission())])
-    checkpoints_pb2_grpc.add_CheckpointServiceServicer_to_server(
-        CheckpointService(store, limits or Limits()), server
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    tenant = await tenants.create_tenant("acme")
-    key = await tenants.create_key(tenant, frozenset({Scope.READ, Scope.WRITE}))
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = checkpoints_pb2_grpc.CheckpointServiceStub(channel)
-        yield Served(store, channel, stub, [("authorization", f"Bearer {key}")], tenant, tenants)
-    await server.stop(None)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tenure_server.domain import (
 )
 from tenure_server.limits import Limits
 from tenure_server.wire.requests import Requests, page_token, traceparents
+from tenure_server.wire.telling import WHOLE
 
 LIMITS = Limits()
 REQUESTS = Requests(LIMITS)
@@ -176,18 +177,18 @@ def test_put_writes() -> None:
 
 def test_a_read_of_the_latest() -> None:
     message = pb.CheckpointRead(ref=pb.CheckpointRef(thread_id="thread"))
-    assert REQUESTS.read(message, "r")[1] == CheckpointRef("thread", "", None)
+    assert REQUESTS.read(message, "r")[1:] == (CheckpointRef("thread", "", None), WHOLE)
 
 
 def test_a_list() -> None:
-    _, query, limit = REQUESTS.list(_list())
+    _, query, limit, reader = REQUESTS.list(_list())
     assert query == ListQuery("thread", "", "2", "3", {"step": 1})
-    assert limit == 5
+    assert (limit, reader) == (5, WHOLE)
 
 
 def test_a_list_of_everything() -> None:
-    _, query, limit = REQUESTS.list(pb.ListRequest())
-    assert (query, limit) == (ListQuery(), None)
+    _, query, limit, reader = REQUESTS.list(pb.ListRequest())
+    assert (query, limit, reader) == (ListQuery(), None, WHOLE)
 
 
 def test_names_that_stand_twice_count_once() -> None:

@@ -12,7 +12,11 @@ from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import common_pb2
 from tenure_server.wire.requests import traceparents
 
-from tests.unit.server.test_requests import LONG, NUL, PARSERS, refused
+from tests.unit.server.test_requests import LONG, NUL, refused
+from tests.unit.server.test_requests import PARSERS as PLAIN
+from tests.unit.server.test_requests_edits import PARSERS as WITH_EDITS
+
+PARSERS = PLAIN | WITH_EDITS
 
 
 @given(st.sampled_from(sorted(PARSERS)), st.data())
@@ -47,7 +51,7 @@ def _messages(descriptor: Any) -> st.SearchStrategy[Any]:
         elif field.type == field.TYPE_STRING:
             value = _texts
         elif field.type == field.TYPE_BYTES:
-            value = st.binary(max_size=17) | st.just(b"i" * 16)
+            value = st.binary(max_size=20) | st.just(b"i" * 16)
         elif field.type in (field.TYPE_UINT32, field.TYPE_UINT64):
             value = st.integers(0, 2**32 - 1)
         elif field.type == field.TYPE_BOOL:

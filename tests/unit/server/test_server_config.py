@@ -50,6 +50,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "TENURE_READY_FILE": str(tmp_path / "ready"),
             "TENURE_INLINE_BYTES": "0",
             "TENURE_CACHE_TTL_SECONDS": "60",
+            "TENURE_WORKERS": "64",
         }
     )
     assert config == Config(
@@ -65,6 +66,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ready_file=tmp_path / "ready",
         inline_bytes=0,
         cache_ttl=60,
+        workers=64,
     )
 
 
@@ -77,6 +79,7 @@ def test_empty_variables_are_unset() -> None:
         "TLS_CERT",
         "TLS_KEY",
         "POOL_SIZE",
+        "WORKERS",
     ]
     env = {f"TENURE_{name}": "" for name in names}
     assert Config.from_env({"TENURE_DATABASE_URL": URL, **env}) == Config(database_url=URL)
@@ -128,6 +131,14 @@ def test_what_is_no_number(name: str, value: str) -> None:
 
 def test_a_pool_has_a_connection() -> None:
     assert _faults(TENURE_POOL_SIZE="0") == ["TENURE_POOL_SIZE: must be at least 1"]
+
+
+@pytest.mark.parametrize("value", ["0", "65", "-1", "2.0", "auto", "²", "1" * 5000])
+def test_workers_are_a_whole_number_within_bounds(value: str) -> None:
+    (fault,) = _faults(TENURE_WORKERS=value)
+    assert fault.startswith(f"TENURE_WORKERS: must be a whole number from 1 to 64, got {value!r}")
+    assert "--workers" in fault
+    assert Config.from_env({"TENURE_DATABASE_URL": URL, "TENURE_WORKERS": "1"}).workers == 1
 
 
 def test_tls_files_are_both_there(tmp_path: Path) -> None:

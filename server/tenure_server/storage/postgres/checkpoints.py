@@ -9,6 +9,7 @@ from tenure_server.domain import (
     ChannelHistory,
     CheckpointRef,
     Head,
+    HeldValue,
     ListQuery,
     Mutation,
     Operation,
@@ -39,14 +40,26 @@ class PostgresCheckpoints:
         self._database = database
         self._inline_bytes = inline_bytes
 
-    async def write(self, tenant: TenantId, mutations: Sequence[Mutation]) -> Sequence[TenureError | None]:
-        return await writes.write(self._database, tenant, mutations)
+    async def write(
+        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+    ) -> Sequence[TenureError | None]:
+        return await writes.write(self._database, tenant, mutations, wait=wait)
 
-    async def heads(self, tenant: TenantId, refs: Sequence[CheckpointRef]) -> Sequence[Head | None]:
-        return await reads.heads(self._database, tenant, refs, self._inline_bytes)
+    async def heads(
+        self,
+        tenant: TenantId,
+        refs: Sequence[CheckpointRef],
+        held: Sequence[Sequence[HeldValue]] = (),
+    ) -> Sequence[Head | None]:
+        return await reads.heads(self._database, tenant, refs, held, self._inline_bytes)
 
-    async def bodies(self, tenant: TenantId, heads: Sequence[Head]) -> Sequence[Sequence[Blob] | None]:
+    async def bodies(self, tenant: TenantId, heads: Sequence[Head]) -> Sequence[Sequence[Blob | None] | None]:
         return await reads.bodies(self._database, tenant, heads)
+
+    async def chunks(
+        self, tenant: TenantId, wanted: Sequence[tuple[Head, Sequence[bytes]]]
+    ) -> Sequence[Mapping[bytes, bytes] | None]:
+        return await reads.chunks(self._database, tenant, wanted)
 
     async def list_heads(self, tenant: TenantId, query: ListQuery, limit: int) -> Sequence[Head]:
         return await reads.list_heads(self._database, tenant, query, limit, self._inline_bytes)

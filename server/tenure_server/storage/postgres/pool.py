@@ -7,6 +7,7 @@ transaction only. A connection is never shared by calls in flight.
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -15,6 +16,7 @@ from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.errors import DuplicatePreparedStatement, InvalidSqlStatementName
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
@@ -27,6 +29,8 @@ from tenure_server.storage.postgres.migrate import SCHEMA_VERSION
 
 T = TypeVar("T")
 
+_log = logging.getLogger("tenure")
+
 _CONNECT_TIMEOUT = 5
 _WAIT_TIMEOUT = 3.0
 """Longest wait for a connection; with more load than that, refusing is better."""
@@ -36,6 +40,7 @@ _GRACE = 1.0
 """A lock time-out in the database fires first and is a certain answer; ours comes after and is not."""
 _IDLE_CHECK = 30.0
 _MAX_WAITING = 1000
+_NEVER_BY_ITSELF = 1 << 30
 
 
 class _Connection(AsyncConnection[TupleRow]):
@@ -50,6 +55,7 @@ class Database:
     def __init__(self, pool: AsyncConnectionPool[_Connection]) -> None:
         self._pool = pool
         self._calls: set[asyncio.Task[Any]] = set()
+        self._prepares = True
 
     @classmethod
     async def open(
@@ -59,7 +65,6 @@ class Database:
         max_size: int = 16,
         application_name: str = "tenure",
         max_waiting: int = _MAX_WAITING,
-        prepare_threshold: int | None = None,
     ) -> Database:
         """Open the pool. An unreachable database is no error: `ready` tells when it answers.
 
@@ -68,15 +73,14 @@ class Database:
             max_size: Connections at most; one is kept open.
             application_name: What the database shows of us.
             max_waiting: Calls that may wait for a connection; further ones are refused at once.
-            prepare_threshold: Uses of a statement after which psycopg prepares it; None = never, which
-                works behind PgBouncer, too.
 
         Raises:
             ConfigError: The role or the version of the database is not fit.
         """
         kwargs: dict[str, Any] = {
             "autocommit": True,
-            "prepare_threshold": prepare_threshold,
+            # Each statement says for itself whether it is prepared; None would forbid it.
+            "prepare_threshold": _NEVER_BY_ITSELF,
             "application_name": application_name,
             "connect_timeout": _CONNECT_TIMEOUT,
             "context": adapters_map(),
@@ -192,7 +196,13 @@ class Database:
     ) -> list[TupleRow]:
         async with self._connection(deadline) as connection:
             cursor = connection.cursor(binary=True)
-            await cursor.execute(statement, params)
+            try:
+                await cursor.execute(statement, params, prepare=self._prepares)
+            except (InvalidSqlStatementName, DuplicatePreparedStatement):
+                # A pooler that does not follow prepared statements gave us another backend. Nothing was run.
+                self._prepares = False
+                _log.warning("a pooler between here and Postgres loses prepared statements: doing without")
+                await cursor.execute(statement, params, prepare=False)
             return await cursor.fetchall()
 
     @asynccontextmanager

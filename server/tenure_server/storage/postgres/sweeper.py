@@ -51,6 +51,16 @@ _FREE: Sequence[LiteralString] = (
         AND (v.ns_hash, v.channel, v.version) = (d.ns_hash, d.channel, d.version)
     """,
     """
+    DELETE FROM tenure.chunk AS c
+    USING (
+        SELECT p.chunk_id
+        FROM tenure.chunk AS p
+        WHERE p.tenant_id = %(tenant)s AND p.thread_key = %(thread)s
+        LIMIT %(limit)s
+    ) AS d
+    WHERE c.tenant_id = %(tenant)s AND c.thread_key = %(thread)s AND c.chunk_id = d.chunk_id
+    """,
+    """
     DELETE FROM tenure.checkpoint AS c
     USING (
         SELECT p.checkpoint_ns, p.checkpoint_id

@@ -1,0 +1,168 @@
+"""Batches: what of a list of mutations may go into one call of `write_batch_2`, and its arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+
+from tenure_server.domain import Blob, ChannelValue, Mutation, PendingWrite, PutCheckpoint, ValueEdit
+from tenure_server.storage.postgres.arrays import Array, ByteaArray, IntArray, TextArray
+
+_MAX_INT = 2**31 - 1
+"""More entries than any base has."""
+
+
+def ns_hash(checkpoint_ns: str) -> bytes:
+    """Return what stands for a namespace in keys; the SQL function of that name does the same."""
+    return hashlib.sha256(checkpoint_ns.encode()).digest()[:16]
+
+
+def rounds(mutations: Sequence[Mutation]) -> Iterator[list[int]]:
+    """Cut a batch where a namespace's puts are not in ascending order of their ids, or build on each other.
+
+    Within a round no checkpoint is put twice and no edit has a base that is put, so the SQL function need not
+    look at the puts of the round itself to know which checkpoint is the latest, and what a base is.
+    """
+    current: list[int] = []
+    last: dict[tuple[str, str], bytes] = {}
+    edited: set[tuple[str, str, str, str]] = set()
+    for index, mutation in enumerate(mutations):
+        if isinstance(mutation, PutCheckpoint):
+            namespace = (mutation.ref.thread_id, mutation.ref.checkpoint_ns)
+            checkpoint_id = _id(mutation).encode("utf-8", "surrogatepass")
+            edits = [(new, new.value) for new in mutation.new_values if isinstance(new.value, ValueEdit)]
+            if (namespace in last and checkpoint_id <= last[namespace]) or any(
+                edit.base is not None and (*namespace, new.channel, edit.base.version) in edited
+                for new, edit in edits
+            ):
+                yield current
+                current, last, edited = [], {}, set()
+            last[namespace] = checkpoint_id
+            edited.update((*namespace, new.channel, new.version) for new, _ in edits)
+        current.append(index)
+    if current:
+        yield current
+
+
+class Batch:
+    """The arguments of one call.
+
+    Attributes:
+        threads: Thread ids in the order that the SQL function counts them.
+        puts: Which of the mutations are puts, in the order that the SQL function counts them.
+    """
+
+    def __init__(self, mutations: Sequence[Mutation]) -> None:
+        self.puts = [index for index, m in enumerate(mutations) if isinstance(m, PutCheckpoint)]
+        self._puts = [mutation for mutation in mutations if isinstance(mutation, PutCheckpoint)]
+        self._put_threads = _sorted({put.ref.thread_id for put in self._puts})
+        self._write_threads = _sorted({m.ref.thread_id for m in mutations} - set(self._put_threads))
+        self.threads = [*self._put_threads, *self._write_threads]
+        self._number = {thread_id: number for number, thread_id in enumerate(self.threads, start=1)}
+        self._values: list[tuple[int, ChannelValue]] = [
+            (number, value) for number, put in enumerate(self._puts, start=1) for value in put.new_values
+        ]
+        self._edits = [
+            (number, new.value)
+            for number, (_, new) in enumerate(self._values, start=1)
+            if isinstance(new.value, ValueEdit)
+        ]
+        self._writes = self._fold(mutations)
+
+    def _fold(self, mutations: Sequence[Mutation]) -> list[tuple[int, bytes, str, PendingWrite]]:
+        """Return each pending write once: of the ordinary ones the first, of the special ones the last."""
+        folded: dict[tuple[int, bytes, str, str, int], PendingWrite] = {}
+        for mutation in mutations:
+            if isinstance(mutation, PutCheckpoint):
+                continue
+            where = (self._number[mutation.ref.thread_id], ns_hash(mutation.ref.checkpoint_ns), _id(mutation))
+            for write in mutation.writes:
+                key = (*where, write.task_id, write.idx)
+                if write.idx < 0 or key not in folded:
+                    folded[key] = write
+        return [(key[0], key[1], key[2], write) for key, write in folded.items()]
+
+    def params(self) -> list[Array]:
+        """Return the arguments from p_put_threads on."""
+        return [*self._of_puts(), *self._of_values(), *self._of_edits(), *self._of_writes()]
+
+    def _of_puts(self) -> list[Array]:
+        puts = self._puts
+        return [
+            TextArray(self._put_threads),
+            TextArray(self._write_threads),
+            IntArray([self._number[put.ref.thread_id] for put in puts]),
+            TextArray([put.ref.checkpoint_ns for put in puts]),
+            ByteaArray([ns_hash(put.ref.checkpoint_ns) for put in puts]),
+            TextArray([_id(put) for put in puts]),
+            TextArray([put.parent_checkpoint_id for put in puts]),
+            TextArray([put.body.type for put in puts]),
+            ByteaArray([put.body.data for put in puts]),
+            TextArray([put.metadata for put in puts]),
+            TextArray([put.filterable for put in puts]),
+            TextArray([put.run_id for put in puts]),
+            IntArray([put.format_version for put in puts]),
+            TextArray([json.dumps(dict(put.channel_versions), ensure_ascii=False) for put in puts]),
+        ]
+
+    def _of_values(self) -> list[Array]:
+        values = self._values
+        return [
+            IntArray([put for put, _ in values]),
+            TextArray([new.channel for _, new in values]),
+            TextArray([new.version for _, new in values]),
+            TextArray([new.value.type for _, new in values]),
+            ByteaArray([_digest(new.value) for _, new in values]),
+            ByteaArray([_data(new.value) for _, new in values]),
+        ]
+
+    def _of_edits(self) -> list[Array]:
+        edits = self._edits
+        chunks = [
+            (number, chunk_id, packed)
+            for number, edit in edits
+            for chunk_id, packed in sorted(edit.chunks.items())
+        ]
+        return [
+            IntArray([number for number, _ in edits]),
+            TextArray([edit.base.version if edit.base else None for _, edit in edits]),
+            ByteaArray([edit.base.digest if edit.base else b"" for _, edit in edits]),
+            IntArray([min(edit.keep_first, _MAX_INT) for _, edit in edits]),
+            IntArray([min(edit.keep_last, _MAX_INT) for _, edit in edits]),
+            ByteaArray([edit.entries for _, edit in edits]),
+            IntArray([number for number, _, _ in chunks]),
+            ByteaArray([chunk_id for _, chunk_id, _ in chunks]),
+            ByteaArray([packed for _, _, packed in chunks]),
+        ]
+
+    def _of_writes(self) -> list[Array]:
+        writes = self._writes
+        return [
+            IntArray([thread for thread, _, _, _ in writes]),
+            ByteaArray([ns for _, ns, _, _ in writes]),
+            TextArray([checkpoint_id for _, _, checkpoint_id, _ in writes]),
+            TextArray([write.task_id for _, _, _, write in writes]),
+            IntArray([write.idx for _, _, _, write in writes]),
+            TextArray([write.task_path for _, _, _, write in writes]),
+            TextArray([write.channel for _, _, _, write in writes]),
+            TextArray([write.value.type for _, _, _, write in writes]),
+            ByteaArray([write.value.data for _, _, _, write in writes]),
+        ]
+
+
+def _digest(value: Blob | ValueEdit) -> bytes:
+    return value.digest() if isinstance(value, Blob) else value.digest
+
+
+def _data(value: Blob | ValueEdit) -> bytes:
+    return value.data if isinstance(value, Blob) else value.header
+
+
+def _id(mutation: Mutation) -> str:
+    assert mutation.ref.checkpoint_id is not None
+    return mutation.ref.checkpoint_id
+
+
+def _sorted(ids: set[str]) -> list[str]:
+    return sorted(ids, key=lambda thread_id: thread_id.encode("utf-8", "surrogatepass"))

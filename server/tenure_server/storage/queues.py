@@ -1,0 +1,192 @@
+"""A queue in front of a store: what is asked while calls are under way goes into the next call together.
+
+At most two calls are under way at a time. There is no timer: a lone operation goes at once, a crowd shares
+the price of a transaction.
+
+Mutations of a thread are applied in the order of their arrival, and a thread is in one call at a time: a
+second one would only wait for the first one's lock. A thread that somebody else holds, another replica or
+a deletion, comes back busy; it then waits alone, under the deadlines of its own operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from tenure_server import errors
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+MAX_CALLS = 2
+"""Calls under way for one tenant's queue. With one, the database would idle while an answer is taken apart;
+with more, batches become smaller without being answered sooner."""
+MAX_OPERATIONS = 256
+MAX_BYTES = 4 * 1024 * 1024
+MAX_WAITING = 4096
+"""Operations that may wait in one queue; with more, refusing is better than a queue nobody outlives."""
+_MAX_LONE_WAITS = 4
+"""Busy threads of a tenant that are waited for at a time, each with a connection."""
+
+
+Call = Callable[[Sequence[T], bool], Coroutine[Any, Any, Sequence[A]]]
+
+
+@dataclass(slots=True, eq=False)
+class Waiting(Generic[T, A]):
+    """An operation in a queue, and who waits for its answer."""
+
+    what: T
+    size: int
+    thread_id: str | None
+    answer: asyncio.Future[A] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    context: Context = field(default_factory=copy_context)
+
+
+class Queue(Generic[T, A]):
+    """The operations of one tenant of one kind."""
+
+    def __init__(self, call: Call[T, A], emptied: Callable[[], None]) -> None:
+        """Make an empty queue.
+
+        Args:
+            call: Answers a batch, in its order; whether it may wait for busy threads is its last argument.
+            emptied: Called when nothing waits and nothing is under way.
+        """
+        self._call = call
+        self._emptied = emptied
+        self._waiting: deque[Waiting[T, A]] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._lone: set[asyncio.Task[None]] = set()
+        self._lone_room = asyncio.Semaphore(_MAX_LONE_WAITS)
+        self._threads: set[str] = set()
+        """Threads in a call; what else comes for them stays in the queue."""
+
+    async def ask(self, operations: Sequence[Waiting[T, A]]) -> list[A]:
+        """Put operations into the queue and return their answers.
+
+        Raises:
+            Overloaded: Too many wait already.
+        """
+        if len(self._waiting) + len(operations) > MAX_WAITING:
+            raise errors.Overloaded("operations")
+        self._waiting.extend(operations)
+        self._start()
+        try:
+            return [await operation.answer for operation in operations]
+        finally:
+            for operation in operations:
+                # Matters only if the caller gave up: what still waits is left out, what is under way goes on.
+                operation.answer.cancel()
+
+    async def close(self) -> None:
+        """Give up what waits and what is under way."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        _fail(waiting, _stopping())
+        tasks = self._calls | self._lone
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self) -> None:
+        while len(self._calls) < MAX_CALLS:
+            batch = self._take()
+            if not batch:
+                return
+            self._launch(self._calls, self._run(batch), batch[0].context)
+
+    def _launch(
+        self, among: set[asyncio.Task[None]], work: Coroutine[Any, Any, None], context: Context
+    ) -> None:
+        # In the context of the first operation, so that its trace shows the call.
+        task = asyncio.create_task(work, context=context)
+        among.add(task)
+        task.add_done_callback(partial(self._done, among))
+
+    def _done(self, among: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        among.discard(task)
+        self._start()
+        if not self._calls and not self._lone and not self._waiting:
+            self._emptied()
+
+    def _take(self) -> list[Waiting[T, A]]:
+        batch: list[Waiting[T, A]] = []
+        skipped: list[Waiting[T, A]] = []
+        room = MAX_BYTES
+        while self._waiting and len(batch) < MAX_OPERATIONS:
+            first = self._waiting.popleft()
+            if first.answer.cancelled():
+                continue
+            if first.thread_id in self._threads:
+                skipped.append(first)
+            elif batch and first.size > room:
+                self._waiting.appendleft(first)
+                break
+            else:
+                batch.append(first)
+                room -= first.size
+        self._waiting.extendleft(reversed(skipped))
+        self._threads.update(one.thread_id for one in batch if one.thread_id is not None)
+        return batch
+
+    async def _run(self, batch: Sequence[Waiting[T, A]]) -> None:
+        """Answer a batch; what is busy is waited for apart, its thread staying closed to others."""
+        alone: dict[str | None, list[Waiting[T, A]]] = {}
+        try:
+            for one in await self._answer(batch, wait=False):
+                alone.setdefault(one.thread_id, []).append(one)
+        finally:
+            self._reopen(one for one in batch if one.thread_id not in alone)
+        for operations in alone.values():
+            self._launch(self._lone, self._run_alone(operations), operations[0].context)
+
+    async def _run_alone(self, operations: Sequence[Waiting[T, A]]) -> None:
+        try:
+            async with self._lone_room:
+                wanted = [one for one in operations if not one.answer.cancelled()]
+                if wanted:
+                    await self._answer(wanted, wait=True)
+        except asyncio.CancelledError:
+            _fail(operations, _stopping())
+            raise
+        finally:
+            self._reopen(operations)
+
+    def _reopen(self, operations: Iterable[Waiting[T, A]]) -> None:
+        self._threads.difference_update(one.thread_id for one in operations if one.thread_id is not None)
+
+    async def _answer(self, batch: Sequence[Waiting[T, A]], *, wait: bool) -> list[Waiting[T, A]]:
+        """Ask the store and tell the answers; return what was busy."""
+        busy: list[Waiting[T, A]] = []
+        try:
+            answers = await self._call([one.what for one in batch], wait)
+        except Exception as error:
+            _fail(batch, error)
+            return busy
+        except asyncio.CancelledError:
+            _fail(batch, _stopping())
+            raise
+        for one, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, errors.ThreadBusy) and not wait:
+                busy.append(one)
+            elif not one.answer.done():
+                one.answer.set_result(answer)
+        return busy
+
+
+def _fail(operations: Iterable[Waiting[Any, Any]], error: Exception) -> None:
+    for one in operations:
+        if not one.answer.done():
+            one.answer.set_exception(error)
+            # Whoever waits for several raises the first; the others count as seen.
+            one.answer.exception()
+
+
+def _stopping() -> errors.TenureError:
+    return errors.Unavailable("the server is stopping; retry")

@@ -1,0 +1,332 @@
+"""Which operations travel together, and what each is told; no server, no time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.rpc import status_pb2
+from tenure.v1 import checkpoints_pb2 as pb
+from tenure_client import errors
+from tenure_client.calls import MAX_UNARY_REQUEST, Call
+from tenure_client.lanes import MAX_IN_FLIGHT, MAX_OPERATIONS, Lane, Ticket
+from tenure_client.retry import wanted_ms
+
+LOST = errors.Unavailable("the connection was lost", maybe_applied=True)
+
+
+class Batch:
+    """A batch that was sent, to be answered when the test wants."""
+
+    def __init__(self, request: pb.SessionRequest, answer: Callable[[Any], None]) -> None:
+        self.request = request
+        self.answer = answer
+
+    @property
+    def names(self) -> list[str]:
+        mutations = self.request.write.mutations
+        named = [one.put_writes for one in mutations] or self.request.read.reads
+        return [one.ref.thread_id for one in named]
+
+    def results(self, *codes: int) -> pb.SessionResponse:
+        """Return an answer with these statuses, OK for all by default."""
+        given = codes or (0,) * len(self.names)
+        results = [pb.MutationResult(status=status_pb2.Status(code=code)) for code in given]
+        return pb.SessionResponse(write=pb.WriteResponse(results=results))
+
+
+class Sent:
+    """A lane, what it has sent, and what became of operations.
+
+    Attributes:
+        failure: What sending raises.
+        outcomes: What each operation was told, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.lane = Lane(self._send)
+        self.batches: list[Batch] = []
+        self.failure: BaseException | None = None
+        self.outcomes: dict[str, list[Any]] = {}
+
+    def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.batches.append(Batch(request, on_answer))
+
+    def ticket(self, name: str, *, size: int = 0, seconds: float = 60) -> Ticket:
+        """Put a write of a thread of this name into the lane."""
+        writes = [pb.PendingWrite(channel="x" * size)]
+        mutation = pb.Mutation(put_writes=pb.PutWrites(ref=pb.CheckpointRef(thread_id=name), writes=writes))
+        told = self.outcomes.setdefault(name, [])
+        ticket = Ticket(Call("Write", mutation, mutation.operation), time.monotonic() + seconds, told.append)
+        self.lane.add(ticket)
+        return ticket
+
+    def submit(self, *names: str, size: int = 0) -> list[Ticket]:
+        """Submit writes one after the other."""
+        tickets = []
+        for name in names:
+            tickets.append(self.ticket(name, size=size))
+            self.lane.flush()
+        return tickets
+
+    @property
+    def names(self) -> list[list[str]]:
+        """The batches, each as the names of its operations."""
+        return [batch.names for batch in self.batches]
+
+    def outcome(self, name: str) -> Any:
+        """Return what an operation was told, which must be one thing."""
+        (outcome,) = self.outcomes[name]
+        return outcome
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+def code_of(outcome: pb.MutationResult) -> int:
+    return outcome.status.code
+
+
+def test_a_lone_operation_leaves_at_once(sent: Sent) -> None:
+    sent.submit("a")
+
+    assert sent.names == [["a"]]
+
+
+def test_what_comes_while_batches_are_under_way_leaves_together(sent: Sent) -> None:
+    sent.submit("a", "b", "c", "d", "e")
+    assert sent.names == [["a"], ["b"]]
+
+    sent.batches[0].answer(sent.batches[0].results())
+
+    assert sent.names == [["a"], ["b"], ["c", "d", "e"]]
+    assert code_of(sent.outcome("a")) == 0
+    assert sent.outcomes["b"] == []
+
+
+def test_what_is_put_in_before_a_flush_leaves_together(sent: Sent) -> None:
+    for name in "abc":
+        sent.ticket(name)
+    sent.lane.flush()
+
+    assert sent.names == [["a", "b", "c"]]
+
+
+def test_so_many_batches_are_under_way_at_most(sent: Sent) -> None:
+    for number in range(2000):
+        sent.submit(str(number))
+        assert len(sent.batches) <= MAX_IN_FLIGHT
+    answered = 0
+    while answered < len(sent.batches):
+        sent.batches[answered].answer(sent.batches[answered].results())
+        answered += 1
+        assert len(sent.batches) - answered <= MAX_IN_FLIGHT
+
+    assert [name for names in sent.names for name in names] == [str(number) for number in range(2000)]
+    assert max(map(len, sent.names)) == MAX_OPERATIONS
+    assert all(len(outcomes) == 1 for outcomes in sent.outcomes.values())
+
+
+def test_a_batch_is_a_request_that_the_server_accepts(sent: Sent) -> None:
+    size = MAX_UNARY_REQUEST // 5
+    sent.submit("a", "b", *(f"large {number}" for number in range(8)), size=size)
+    for batch in sent.batches:
+        batch.answer(batch.results())
+
+    assert [len(names) for names in sent.names] == [1, 1, 4, 4]
+    assert all(batch.request.write.ByteSize() <= MAX_UNARY_REQUEST for batch in sent.batches)
+
+
+def test_many_small_operations_fill_a_batch_up_to_its_last_byte_and_not_beyond(sent: Sent) -> None:
+    sent.submit("a", "b", *(str(number) for number in range(MAX_OPERATIONS)), size=MAX_UNARY_REQUEST // 200)
+    for batch in sent.batches:
+        batch.answer(batch.results())
+
+    assert max(map(len, sent.names)) < 200
+    assert all(batch.request.write.ByteSize() <= MAX_UNARY_REQUEST for batch in sent.batches)
+
+
+def test_an_operation_as_large_as_a_batch_goes_alone(sent: Sent) -> None:
+    sent.submit("a", "b")
+    sent.submit("largest", size=MAX_UNARY_REQUEST - 100)
+    sent.submit("small")
+    for batch in sent.batches:
+        batch.answer(batch.results())
+
+    assert sent.names == [["a"], ["b"], ["largest"], ["small"]]
+
+
+def test_each_operation_is_told_its_own_result(sent: Sent) -> None:
+    sent.submit("a", "b", "c", "d", "e")
+    sent.batches[0].answer(sent.batches[0].results())
+    sent.batches[2].answer(sent.batches[2].results(0, 10, 0))
+
+    assert [code_of(sent.outcome(name)) for name in "cde"] == [0, 10, 0]
+
+
+def test_an_answer_in_parts_is_told_when_it_is_whole(sent: Sent) -> None:
+    sent.submit("a", "b", "c", "d", "e")
+    sent.batches[0].answer(sent.batches[0].results())
+    batch = sent.batches[2]
+    first, second, third = (batch.results(code) for code in (1, 2, 3))
+    first.more = second.more = True
+
+    batch.answer(first)
+    batch.answer(second)
+    assert [sent.outcomes[name] for name in "cde"] == [[], [], []]
+    batch.answer(third)
+
+    assert [code_of(sent.outcome(name)) for name in "cde"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("codes", [(0,), (0, 0, 0, 0)])
+def test_results_that_cannot_be_told_apart_are_told_to_nobody(sent: Sent, codes: tuple[int, ...]) -> None:
+    sent.submit("a", "b", "c", "d", "e")
+    sent.batches[0].answer(sent.batches[0].results())
+    sent.batches[2].answer(sent.batches[2].results(*codes))
+
+    assert all(isinstance(sent.outcome(name), errors.UnreadableValue) for name in "cde")
+
+
+def test_an_empty_answer_is_none(sent: Sent) -> None:
+    sent.submit("a")
+    sent.batches[0].answer(pb.SessionResponse())
+
+    assert isinstance(sent.outcome("a"), errors.UnreadableValue)
+
+
+def test_a_batch_that_is_refused_fails_whole_and_each_has_an_error_of_its_own(sent: Sent) -> None:
+    sent.submit("a", "b", "c", "d")
+    sent.batches[0].answer(sent.batches[0].results())
+    sent.batches[2].answer(pb.SessionResponse(status=status_pb2.Status(code=10, message="later")))
+    sent.batches[1].answer(LOST)
+
+    first, second = sent.outcome("c"), sent.outcome("d")
+    assert isinstance(first, errors.Conflict)
+    assert isinstance(second, errors.Conflict)
+    assert first is not second, "tracebacks of several callers would mix"
+    assert sent.outcome("b").maybe_applied
+
+
+def test_what_is_given_up_before_it_was_sent_is_not_sent(sent: Sent) -> None:
+    _, _, gone, _ = sent.submit("a", "b", "gone", "neighbour")
+
+    outcome = sent.lane.give_up(gone)
+    sent.batches[0].answer(sent.batches[0].results())
+
+    assert isinstance(outcome, errors.DeadlineExceeded)
+    assert not outcome.maybe_applied
+    assert sent.names == [["a"], ["b"], ["neighbour"]]
+    assert sent.outcomes["gone"] == []
+
+
+def test_what_is_given_up_after_it_was_sent_may_have_been_applied(sent: Sent) -> None:
+    (ticket,) = sent.submit("a")
+
+    outcome = sent.lane.give_up(ticket)
+
+    assert isinstance(outcome, errors.DeadlineExceeded)
+    assert outcome.maybe_applied
+
+
+def test_giving_up_leaves_the_neighbours_of_a_batch_alone(sent: Sent) -> None:
+    tickets = sent.submit("a", "b", "c", "d", "e")
+    sent.batches[0].answer(sent.batches[0].results())
+
+    sent.lane.give_up(tickets[3])
+    sent.submit("f")
+    assert len(sent.batches) == 3, "the batch is still under way: its place is not free"
+    sent.batches[2].answer(sent.batches[2].results(1, 2, 3))
+
+    assert code_of(sent.outcome("c")) == 1
+    assert code_of(sent.outcome("e")) == 3
+    assert sent.names[3] == ["f"]
+
+
+def test_a_batch_for_which_nobody_waits_frees_its_place_once(sent: Sent) -> None:
+    first, second, *_ = sent.submit("a", "b", "c", "d")
+
+    sent.lane.give_up(first)
+    assert sent.names == [["a"], ["b"], ["c", "d"]]
+    sent.submit("e")
+    sent.batches[0].answer(sent.batches[0].results())
+
+    assert len(sent.batches) == 3, "a late answer frees no second place"
+    assert sent.outcomes["a"] == [], "nobody waits for it"
+    sent.lane.give_up(second)
+    assert sent.names[3] == ["e"]
+
+
+def test_giving_up_after_the_answer_frees_nothing(sent: Sent) -> None:
+    (ticket,) = sent.submit("a")
+    sent.batches[0].answer(sent.batches[0].results())
+    sent.lane.give_up(ticket)
+
+    sent.submit("b", "c", "d")
+
+    assert sent.names == [["a"], ["b"], ["c"]]
+
+
+def test_the_server_is_told_the_time_that_is_left_after_waiting_in_the_lane(sent: Sent) -> None:
+    sent.submit("a", "b")
+    waited = sent.ticket("waited")
+    sent.ticket("late")
+    waited.call.operation.timeout_ms = wanted_ms(60)
+    waited.deadline = time.monotonic() + 20
+    late = sent.ticket("too late")
+    late.deadline = time.monotonic() - 1
+
+    sent.batches[0].answer(sent.batches[0].results())
+
+    told = [mutation.operation.timeout_ms for mutation in sent.batches[2].request.write.mutations]
+    assert wanted_ms(10) < told[0] <= wanted_ms(20)
+    assert wanted_ms(20) < told[1] <= wanted_ms(60)
+    assert told[2] == 1, "none at all would mean the server's own default"
+
+
+def test_an_operation_that_cannot_be_sent_may_be_sent_again(sent: Sent) -> None:
+    sent.failure = errors.Unavailable("the session has ended")
+    sent.submit("a", "b", "c")
+    sent.failure = None
+    sent.submit("d", "e")
+
+    assert [type(sent.outcome(name)) for name in "abc"] == [errors.Unavailable] * 3
+    assert not sent.outcome("a").maybe_applied
+    assert sent.names == [["d"], ["e"]], "all places are free"
+
+
+@pytest.mark.parametrize("failure", [ZeroDivisionError(), KeyboardInterrupt()])
+def test_whatever_interrupts_sending_loses_neither_a_place_nor_a_neighbour(
+    sent: Sent, failure: BaseException
+) -> None:
+    sent.ticket("neighbour")
+    sent.ticket("a")
+    sent.failure = failure
+    with pytest.raises(type(failure)):
+        sent.lane.flush()
+    sent.failure = None
+    sent.submit("b", "c")
+
+    for name in ("neighbour", "a"):
+        assert isinstance(sent.outcome(name), errors.Unavailable)
+        assert sent.outcome(name).maybe_applied, "it is not known how far it came"
+    assert sent.names == [["b"], ["c"]]
+
+
+def test_reads_travel_as_reads(sent: Sent) -> None:
+    wanted = pb.CheckpointRead(ref=pb.CheckpointRef(thread_id="t"))
+    told: list[Any] = []
+    ticket = Ticket(Call("Read", wanted, wanted.operation), time.monotonic() + 60, told.append)
+    sent.lane.add(ticket)
+    sent.lane.flush()
+    result = pb.ReadResult(omitted=True)
+    sent.batches[0].answer(pb.SessionResponse(read=pb.ReadResponse(results=[result])))
+
+    assert sent.names == [["t"]]
+    assert told == [result]

@@ -1,0 +1,198 @@
+"""The gate and the service on a real gRPC server, on storage that can be made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from tenure.v1 import checkpoints_pb2 as pb
+from tenure.v1 import checkpoints_pb2_grpc, common_pb2
+from tenure_server import errors
+from tenure_server.admission import Admission
+from tenure_server.auth import Authenticator
+from tenure_server.domain import CheckpointRef, Head, HeldValue, ListQuery, Mutation, Scope, TenantId
+from tenure_server.gate import Gate
+from tenure_server.limits import Limits
+from tenure_server.services.checkpoints import CheckpointService
+from tenure_server.services.sessions import Sessions
+from tenure_server.storage.memory import MemoryCheckpoints, MemoryTenants
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+OPERATION = common_pb2.Operation(operation_id=b"i" * 16, traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+REF = pb.CheckpointRef(thread_id="of a customer", checkpoint_id="1")
+READ = pb.ReadRequest(reads=[pb.CheckpointRead(operation=OPERATION, ref=REF)])
+WRITE = pb.WriteRequest(mutations=[pb.Mutation(operation=OPERATION, put_writes=pb.PutWrites(ref=REF))])
+LIST = pb.ListRequest(operation=OPERATION)
+SLICES = [
+    pb.WriteSlicedRequest(
+        slice=common_pb2.Slice(data=WRITE.SerializeToString(), total_bytes=WRITE.ByteSize())
+    )
+]
+
+
+class Store(MemoryCheckpoints):
+    """In-memory storage that can be made to fail, and to wait.
+
+    Attributes:
+        failure: What every call fails with.
+        asked: Set by the first call.
+        open: Calls wait until it is set.
+        held: Names of the methods that wait; by default all.
+        running: Calls under way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure: BaseException | None = None
+        self.asked = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.held: set[str] = {"write", "heads", "list_heads"}
+        self.running = 0
+
+    async def _pass(self, method: str) -> None:
+        self.asked.set()
+        self.running += 1
+        try:
+            if method in self.held:
+                await self.open.wait()
+        finally:
+            self.running -= 1
+        if self.failure is not None:
+            raise self.failure
+
+    async def write(
+        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+    ) -> Sequence[errors.TenureError | None]:
+        await self._pass("write")
+        return await super().write(tenant, mutations, wait=wait)
+
+    async def heads(
+        self,
+        tenant: TenantId,
+        refs: Sequence[CheckpointRef],
+        held: Sequence[Sequence[HeldValue]] = (),
+    ) -> Sequence[Head | None]:
+        await self._pass("heads")
+        return await super().heads(tenant, refs, held)
+
+    async def list_heads(self, tenant: TenantId, query: ListQuery, limit: int) -> Sequence[Head]:
+        await self._pass("list_heads")
+        return await super().list_heads(tenant, query, limit)
+
+
+@dataclass
+class Served:
+    """A server, a client's stub, and ways to fail."""
+
+    store: Store
+    channel: grpc.aio.Channel
+    stub: Any
+    metadata: list[tuple[str, str]]
+    tenant: TenantId
+    tenants: MemoryTenants = field(repr=False)
+    sessions: Sessions = field(repr=False)
+    admission: Admission = field(repr=False)
+
+    async def key(self, *scopes: Scope, tenant: TenantId | None = None) -> list[tuple[str, str]]:
+        """Make a key and return the metadata with it."""
+        key = await self.tenants.create_key(tenant or self.tenant, frozenset(scopes))
+        return [("authorization", f"Bearer {key}")]
+
+    async def call(self, method: str, metadata: Sequence[tuple[str, str]] | None = None) -> Any:
+        """Call an RPC with a key, or with this metadata, and return its first reply."""
+        given = self.metadata if metadata is None else list(metadata)
+        if method == "Read":
+            return await self.stub.Read(READ, metadata=given)
+        if method == "List":
+            return [part async for part in self.stub.List(LIST, metadata=given)]
+        return await self.stub.WriteSliced(iter(SLICES), metadata=given)
+
+
+@asynccontextmanager
+async def serving(limits: Limits | None = None, trust: float = 4.0) -> AsyncIterator[Served]:
+    """Serve from a store of its own."""
+    tenants, store, sessions, admission = MemoryTenants(), Store(), Sessions(), Admission()
+    server = grpc.aio.server(interceptors=[Gate(Authenticator(tenants, trust), admission)])
+    checkpoints_pb2_grpc.add_CheckpointServiceServicer_to_server(
+        CheckpointService(store, limits or Limits(), sessions), server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    tenant = await tenants.create_tenant("acme")
+    key = await tenants.create_key(tenant, frozenset({Scope.READ, Scope.WRITE}))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = checkpoints_pb2_grpc.CheckpointServiceStub(channel)
+        given = [("authorization", f"Bearer {key}")]
+        yield Served(store, channel, stub, given, tenant, tenants, sessions, admission)
+    await server.stop(None)
+
+
+def operation() -> common_pb2.Operation:
+    trace = f"00-{TRACE}-b7ad6b7169203331-01"
+    return common_pb2.Operation(operation_id=os.urandom(16), traceparent=trace)
+
+
+def write(*threads: str, value: bytes = b"value") -> pb.WriteRequest:
+    """Return a batch that puts a checkpoint in each of these threads."""
+    return pb.WriteRequest(
+        mutations=[
+            pb.Mutation(
+                operation=operation(),
+                put=pb.PutCheckpoint(
+                    ref=pb.CheckpointRef(thread_id=thread, checkpoint_id="1"),
+                    checkpoint=common_pb2.Blob(type="bytes", data=value),
+                    metadata_json="{}",
+                    format_version=4,
+                ),
+            )
+            for thread in threads
+        ]
+    )
+
+
+def read(*threads: str) -> pb.ReadRequest:
+    return pb.ReadRequest(
+        reads=[
+            pb.CheckpointRead(operation=operation(), ref=pb.CheckpointRef(thread_id=thread))
+            for thread in threads
+        ]
+    )
+
+
+class Stream:
+    """The client's end of a session."""
+
+    def __init__(self, served: Served, metadata: Sequence[tuple[str, str]] | None = None) -> None:
+        given = served.metadata if metadata is None else list(metadata)
+        self.call: Any = served.stub.Session(metadata=given)
+        self._ids = 0
+
+    async def send(self, batch: pb.WriteRequest | pb.ReadRequest | None) -> int:
+        """Send a batch and return its id."""
+        self._ids += 1
+        request = pb.SessionRequest(call_id=self._ids)
+        if isinstance(batch, pb.WriteRequest):
+            request.write.CopyFrom(batch)
+        elif batch is not None:
+            request.read.CopyFrom(batch)
+        await self.call.write(request)
+        return self._ids
+
+    async def receive(self) -> pb.SessionResponse | None:
+        """Return the next answer, None at the end."""
+        response: Any = await self.call.read()
+        return None if response is grpc.aio.EOF else response
+
+    async def ask(self, batch: pb.WriteRequest | pb.ReadRequest | None) -> pb.SessionResponse:
+        """Send a batch and return its answer."""
+        sent = await self.send(batch)
+        response = await self.receive()
+        assert response is not None
+        assert response.call_id == sent
+        return response
