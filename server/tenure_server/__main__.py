@@ -16,6 +16,7 @@ import click
 from tenure_server import __version__
 
 if TYPE_CHECKING:
+    from tenure_server.config import Config
     from tenure_server.domain import Scope, TenantId
     from tenure_server.storage.postgres.tenants import PostgresTenants
 
@@ -34,20 +35,21 @@ def main() -> None:
 
 
 @main.command()
-def serve() -> None:
+@click.option("--workers", metavar="N", help="Processes that share the port, about one per core. Default: 1.")
+@click.option("--slot", "number", type=int, hidden=True)
+def serve(workers: str | None, number: int | None) -> None:
     """Serve, as the TENURE_* environment variables say.
 
     TENURE_DATABASE_URL (as tenure_app) is needed; TENURE_REDIS_URL, TENURE_OPS_DATABASE_URL (sweeper),
-    TENURE_LISTEN, TENURE_TLS_CERT and TENURE_TLS_KEY are usual.
+    TENURE_LISTEN, TENURE_TLS_CERT and TENURE_TLS_KEY are usual. --workers wins over TENURE_WORKERS.
     """
-    from tenure_server import app
     from tenure_server.config import Config
     from tenure_server.errors import ConfigError
 
     try:
-        config = Config.from_env(os.environ)
-        _log_to_stderr(config.log_level)
-        _run(app.serve(config))
+        config = Config.from_env(os.environ if workers is None else {**os.environ, "TENURE_WORKERS": workers})
+        _log_to_stderr(config.log_level, worker=number)
+        _run(_serving(config, number))
     except ConfigError as error:
         raise _Failure("\n".join(["cannot serve:", *(f"  {fault}" for fault in error.faults)])) from None
 
@@ -185,6 +187,21 @@ def completion(shell: str) -> None:
     click.echo(found(main, {}, "tenure", "_TENURE_COMPLETE").source())
 
 
+def _serving(config: Config, number: int | None) -> Coroutine[Any, Any, None]:
+    """Return what this process has to do: all of it, one worker's part, or to keep workers."""
+    if number is None and config.workers == 1:
+        from tenure_server import app
+
+        return app.serve(config)
+    if number is None:
+        from tenure_server.workers.supervisor import supervise
+
+        return supervise(config)
+    from tenure_server.workers.worker import work
+
+    return work(config, number)
+
+
 class _Failure(click.ClickException):
     """Ends the command with exit code 1 and a message."""
 
@@ -248,10 +265,11 @@ def _warn_shown_once(result: dict[str, str]) -> None:
         click.echo("Keep the key now: it is not shown again.", err=True)
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(level: str, *, worker: int | None = None) -> None:
     import logging
 
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    who = "%(name)s" if worker is None else f"%(name)s[worker {worker}]"
+    logging.basicConfig(level=level, format=f"%(asctime)s %(levelname)s {who}: %(message)s")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from pathlib import Path
 from tenure_server.errors import ConfigError
 from tenure_server.limits import Limits
 
+MAX_WORKERS = 64
+"""Processes of one server; whoever has more cores runs more servers."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -32,7 +35,8 @@ class Config:
         inline_bytes: Channel values up to this size come with the head from Postgres; larger ones are
             looked for in Redis.
         cache_ttl: Lifetime of a value in Redis, +-10 %.
-        reuse_port: Several processes share the port.
+        workers: Processes that share the port and the pool.
+        reuse_port: This is one of these processes.
     """
 
     listen: str = "127.0.0.1:7443"
@@ -49,6 +53,7 @@ class Config:
     ready_file: Path | None = None
     inline_bytes: int = 4096
     cache_ttl: float = 3600.0
+    workers: int = 1
     reuse_port: bool = False
     limits: Limits = field(default_factory=Limits)
 
@@ -71,6 +76,16 @@ class Config:
                 faults.append(f"{name}: must be a number of at least 0, got {env[name]!r}")
             return value
 
+        def workers() -> int:
+            text = env.get("TENURE_WORKERS") or str(cls.workers)
+            if text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MAX_WORKERS:
+                return int(text)
+            faults.append(
+                f"TENURE_WORKERS: must be a whole number from 1 to {MAX_WORKERS}, got {text!r}; "
+                "give `--workers` about one per core"
+            )
+            return cls.workers
+
         config = cls(
             listen=env.get("TENURE_LISTEN") or cls.listen,
             database_url=env.get("TENURE_DATABASE_URL") or None,
@@ -88,6 +103,7 @@ class Config:
             ready_file=Path(env["TENURE_READY_FILE"]) if env.get("TENURE_READY_FILE") else None,
             inline_bytes=int(number("TENURE_INLINE_BYTES", cls.inline_bytes)),
             cache_ttl=number("TENURE_CACHE_TTL_SECONDS", cls.cache_ttl),
+            workers=workers(),
         )
         faults += config.faults()
         if not config.database_url:

@@ -1,0 +1,37 @@
+"""What a worker is told: its part of what the whole server was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tenure_server.config import Config
+
+_MIN_POOL = 2
+"""Connections of a worker at least: with one, a slow statement would make it look not ready."""
+
+
+def worker_environment(
+    env: Mapping[str, str], config: Config, target: str, number: int, server_id: str
+) -> dict[str, str]:
+    """Return the environment of a worker: its part of what the whole server was given.
+
+    Args:
+        env: Environment of the parent.
+        config: Settings of the whole server.
+        target: host:port that all workers listen on.
+        number: The worker's, from 1.
+        server_id: Tells this server from others in telemetry, if the environment does not.
+    """
+    ours = {"TENURE_HEALTH_LISTEN", "TENURE_READY_FILE", "TENURE_WORKERS"}
+    if number != 1:
+        ours |= {"TENURE_OPS_DATABASE_URL", "TENURE_ADMIN_DATABASE_URL"}
+    resource = dict(
+        entry.split("=", 1) for entry in env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in entry
+    )
+    # Under one id the series of several workers would overwrite each other.
+    resource["service.instance.id"] = f"{resource.get('service.instance.id', server_id)}-{number}"
+    return {name: value for name, value in env.items() if name not in ours} | {
+        "TENURE_LISTEN": target,
+        "TENURE_POOL_SIZE": str(max(_MIN_POOL, config.pool_size // config.workers)),
+        "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{name}={value}" for name, value in resource.items()),
+    }
