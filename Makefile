@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.bench-installed
 
-.PHONY: help setup demo test test-slow check format proto requirements wheels wheels-of image-check clean
+.PHONY: help setup demo test test-slow bench check format proto requirements wheels wheels-of image-check clean
 
 UVFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
@@ -33,6 +34,14 @@ test: setup ## All tests, against real servers that the run starts itself
 test-slow: setup ## The long versions of the fuzz, fault and property tests
 	@TENURE_TEST_SLOW=1 $(BIN)/python -m pytest
 
+bench: $(BENCH_STAMP) ## Measure Tenure beside other savers; make bench ARGS=--quick is short
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+$(BENCH_STAMP): requirements/bench.txt $(STAMP)
+	@echo "Installing what the benchmarks compare with into $(VENV) (once)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
 check: setup ## Lint, types, dependency direction, protocol, generated code
 	@$(BIN)/python -m scripts.check
 
@@ -44,6 +53,8 @@ proto: setup ## Regenerate proto/tenure/v1 from the .proto files
 
 requirements: ## Pin dependencies again (needs uv); writes no host names
 	@uv pip compile $(UVFLAGS) --no-emit-package tenure --extra dev pyproject.toml -o requirements/dev.txt
+	@uv pip compile $(UVFLAGS) --no-emit-package tenure --extra bench -c requirements/dev.txt \
+		pyproject.toml -o requirements/bench.txt
 	@printf './proto\n./server[otlp]\n' | uv pip compile $(UVFLAGS) --no-emit-package tenure-proto \
 		--no-emit-package tenure-server -c requirements/dev.txt - -o requirements/server.txt
 	@echo 'hatchling>=1.27' | uv pip compile $(UVFLAGS) -c requirements/dev.txt - -o requirements/build.txt

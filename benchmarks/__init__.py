@@ -1,0 +1,1 @@
+"""Benchmarks: every saver that an agent could pick, side by side on one machine. `make bench`."""

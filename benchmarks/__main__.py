@@ -1,0 +1,169 @@
+"""`python -m benchmarks`: runs the benchmarks and prints the tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import click
+
+from benchmarks.report import report
+from benchmarks.results import Results
+from benchmarks.systems import SYSTEMS
+from benchmarks.targets import Target, targets
+from benchmarks.workloads import workloads as all_workloads
+from benchmarks.workloads.base import Workload
+
+_DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="A reduced set with small counts, in less than a minute.")
+@click.option("--only", "chosen", metavar="WORKLOAD", multiple=True, help="Run this one; may be repeated.")
+@click.option("--systems", metavar="NAME,...", help="Run these systems only; ratios need `postgres`.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds of each workload. Default: 1 to 5.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write it all.")
+@click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Draw plots into a folder.")
+@click.option("--docs", is_flag=True, help="Write JSON and plots to docs/benchmarks.")
+@click.option("--list", "list_only", is_flag=True, help="List workloads and systems.")
+def main(
+    quick: bool,
+    chosen: tuple[str, ...],
+    systems: str | None,
+    rounds: int | None,
+    json_file: Path | None,
+    plots: Path | None,
+    docs: bool,
+    list_only: bool,
+) -> None:
+    """Measure Tenure and every saver that an agent could pick instead, in turn, on this machine."""
+    known = all_workloads(quick=quick)
+    if list_only:
+        _list(known)
+        return
+    always = tuple(name for name, workload in known.items() if not workload.on_request)
+    wanted = _named(known, chosen or always, "--only")
+    names = _named(SYSTEMS, (systems or ",".join(SYSTEMS)).split(","), "--systems")
+    # Heavy and of no use to `--help` and `--list`.
+    from benchmarks.machine import facts
+    from benchmarks.runner import Runner
+    from benchmarks.servers import Servers
+
+    signal.signal(signal.SIGTERM, _stop)
+    started = time.monotonic()
+    with _folder() as folder:
+        click.echo("starting Postgres and Valkey")
+        with Servers(folder) as servers:
+            machine = facts(servers)
+            runner = Runner(
+                servers, list(wanted.values()), list(names), rounds=rounds, quick=quick, folder=folder
+            )
+            try:
+                results = runner.run()
+            except KeyboardInterrupt:
+                results = runner.results
+                click.echo("\ninterrupted; what was measured until now:")
+            log = runner.log_tail()
+    goals = targets(results, wanted)
+    click.echo("\n" + report(results, list(wanted.values()), goals, machine, quick=quick))
+    click.echo(f"\n{len(results.samples)} samples in {time.monotonic() - started:.0f} s")
+    if log:
+        click.echo(f"\nWhat failed clients wrote last:\n{log}")
+    everything = _everything(results, list(wanted.values()), goals, machine, quick=quick)
+    if docs:
+        json_file, plots = json_file or _DOCS / "results.json", plots or _DOCS
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(everything, indent=1, allow_nan=False) + "\n")
+    if plots is not None:
+        from benchmarks.plots import draw
+
+        for file in draw(everything, plots):
+            click.echo(f"wrote {file.name}")
+
+
+def _everything(
+    results: Results, wanted: list[Workload], goals: list[Target], machine: dict[str, str], *, quick: bool
+) -> dict[str, Any]:
+    everything = {
+        "quick": quick,
+        "machine": machine,
+        "systems": {name: system.label for name, system in SYSTEMS.items()},
+        "workloads": {workload.name: workload.title for workload in wanted},
+        "targets": [
+            {
+                "target": goal.label.strip(),
+                "measured": goal.measured,
+                "floor": goal.floor,
+                "goal": goal.goal,
+                "unit": goal.unit.strip(),
+                "verdict": goal.verdict,
+            }
+            for goal in goals
+        ],
+        "figures": results.rows(wanted),
+        "samples": [
+            {
+                "workload": sample.workload,
+                "system": sample.system,
+                "round": sample.number,
+                "error": sample.error,
+                "measures": {measure.metric: [measure.value, measure.cpu_ms] for measure in sample.measures},
+            }
+            for sample in results.samples
+        ],
+        "skipped": results.skipped,
+    }
+    return cast("dict[str, Any]", _finite(everything))
+
+
+def _finite(value: Any) -> Any:
+    """Return it with null for what JSON cannot say: the latency of a saturated system."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def _list(known: dict[str, Workload]) -> None:
+    for workload in known.values():
+        click.echo(f"({workload.part}) {workload.name:<16} {workload.title}")
+    click.echo("\nsystems:")
+    for system in SYSTEMS.values():
+        click.echo(f"    {system.name:<16} {system.label}")
+
+
+def _named(known: dict[str, Any], names: tuple[str, ...] | list[str], option: str) -> dict[str, Any]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(known)}", param_hint=option)
+    return {name: found for name, found in known.items() if not names or name in names}
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Give a folder that is gone afterwards. Other accounts may pass it: as root, Postgres is one."""
+    folder = Path(tempfile.mkdtemp(prefix="tenure-bench-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop(*_: object) -> NoReturn:
+    sys.exit(143)
+
+
+if __name__ == "__main__":
+    main()
