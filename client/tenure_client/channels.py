@@ -31,6 +31,9 @@ from tenure_client.target import Target
 C = TypeVar("C", grpc.Channel, grpc.aio.Channel)
 
 _MIB = 1024 * 1024
+_MAX_TRANSFERS = 2
+"""Transfers in slices at a time, of blocking callers and on each loop. They share the connection's bandwidth
+anyway, and the server refuses a tenant's fifth."""
 OPTIONS: Sequence[tuple[str, Any]] = (
     # Larger messages travel in slices; the limits stay modest so that no peer can fill our memory.
     ("grpc.max_receive_message_length", 4 * _MIB),
@@ -70,6 +73,8 @@ class _Pool(Generic[C]):
     Attributes:
         writes: Lane of the operations that change checkpoints.
         reads: Lane of the reads of checkpoints.
+        room: Held by a blocking caller while it moves a large value.
+        aroom: Held by a task while it moves one.
     """
 
     def __init__(self, make: Callable[[], C], size: int, open_session: Callable[[Stub], Session]) -> None:
@@ -82,6 +87,8 @@ class _Pool(Generic[C]):
         self._lock = threading.Lock()
         self.writes = Lane(self._send)
         self.reads = Lane(self._send)
+        self.room = threading.Semaphore(_MAX_TRANSFERS)
+        self.aroom = asyncio.Semaphore(_MAX_TRANSFERS)
 
     def stub(self) -> Stub:
         return self._stubs[next(self._turns)]

@@ -29,9 +29,6 @@ from tenure_client.jsontext import to_json
 from tenure_client.payloads import Payload, fill
 from tenure_client.values import Value
 
-EMPTY = "empty"
-"""Type tag of a channel version without a value, as in InMemorySaver."""
-
 
 def thread_id(config: RunnableConfig) -> str:
     """Return the thread a config names, as text.
@@ -137,11 +134,11 @@ def put_checkpoint(
     )
     large: dict[str, Value] = {}
     for channel, version in new_versions.items():
+        if channel not in values:
+            # A version without a value needs no room: what is not stored reads as no value.
+            continue
         # Added in place: protobuf would serialize and parse a message that is put into another one.
         new = mutation.put.new_values.add(channel=channel, version=encode_version(version))
-        if channel not in values:
-            new.value.type = EMPTY
-            continue
         tag, data = serde.dumps_typed(values[channel])
         value = fill(new, tag, bytes(data), bases.get(channel))
         if value is not None:

@@ -20,14 +20,17 @@ from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client import slices, tracing
 from tenure_client.calls import Call, Plan, Shape
 from tenure_client.channels import Channels, Stub
-from tenure_client.errors import InvalidRequest, from_rpc
+from tenure_client.errors import DeadlineExceeded, InvalidRequest, from_rpc
 from tenure_client.held import HeldValues
-from tenure_client.lanes import Lane, Ticket
+from tenure_client.lanes import LINGER, Lane, Ticket
 from tenure_client.listing import Listing
-from tenure_client.retry import Budget, Send, Sleep, steps
+from tenure_client.retry import Budget, Send, Sleep, steps, wanted_ms
 from tenure_client.target import Target
 
 T = TypeVar("T")
+
+_SLICED = frozenset({"WriteSliced", "ReadSliced"})
+"""Calls of which few run at once; the others wait here, where waiting costs neither side anything."""
 
 
 class Connection:
@@ -191,11 +194,15 @@ class Connection:
         pool = self._channels.sync()
         if step.call.shape is Shape.BATCHED:
             return self._ride(pool.reads if step.call.method == "Read" else pool.writes, step)
+        if step.call.method not in _SLICED:
+            return self._call(pool.stub(), step)
+        deadline = time.monotonic() + step.timeout
+        if not pool.room.acquire(timeout=step.timeout):
+            return _not_sent()
         try:
-            rpc = self._open(pool.stub(), step)
-            return list(rpc) if step.call.shape is Shape.COLLECT else rpc
-        except grpc.RpcError as error:
-            return from_rpc(error)
+            return self._call(pool.stub(), _hurried(step, deadline))
+        finally:
+            pool.room.release()
 
     async def _aperform(self, step: Send | Sleep) -> Any:
         if isinstance(step, Sleep):
@@ -204,8 +211,29 @@ class Connection:
         pool = self._channels.aio()
         if step.call.shape is Shape.BATCHED:
             return await self._aride(pool.reads if step.call.method == "Read" else pool.writes, step)
+        if step.call.method not in _SLICED:
+            return await self._acall(pool.stub(), step)
+        deadline = time.monotonic() + step.timeout
         try:
-            rpc = self._open(pool.stub(), step)
+            async with asyncio.timeout(step.timeout):
+                await pool.aroom.acquire()
+        except TimeoutError:
+            return _not_sent()
+        try:
+            return await self._acall(pool.stub(), _hurried(step, deadline))
+        finally:
+            pool.aroom.release()
+
+    def _call(self, stub: Stub, step: Send) -> Any:
+        try:
+            rpc = self._open(stub, step)
+            return list(rpc) if step.call.shape is Shape.COLLECT else rpc
+        except grpc.RpcError as error:
+            return from_rpc(error)
+
+    async def _acall(self, stub: Stub, step: Send) -> Any:
+        try:
+            rpc = self._open(stub, step)
             return [part async for part in rpc] if step.call.shape is Shape.COLLECT else await rpc
         except grpc.RpcError as error:
             return from_rpc(error)
@@ -225,6 +253,10 @@ class Connection:
         lane.add(ticket)
         try:
             lane.flush()
+            while ticket.waits():
+                if arrived.acquire(timeout=LINGER):
+                    return outcomes[0]
+                lane.flush()
             if arrived.acquire(timeout=step.timeout):
                 return outcomes[0]
         except BaseException:
@@ -247,6 +279,8 @@ class Connection:
         lane.add(ticket)
         # What other tasks submit in this tick travels along.
         loop.call_soon(lane.flush)
+        if ticket.waits():
+            loop.call_later(LINGER, _nudge, loop, lane, ticket)
         timer = loop.call_later(step.timeout, lambda: tell(lane.give_up(ticket)))
         try:
             return await arrived
@@ -287,6 +321,24 @@ class Connection:
             return None
         read: pb.ListResponse = part
         return read
+
+
+def _hurried(step: Send, deadline: float) -> Send:
+    """Return the step with the time that waiting has left of its own, at least a moment."""
+    left = max(deadline - time.monotonic(), 0.001)
+    step.call.operation.timeout_ms = wanted_ms(left)
+    return Send(step.call, left)
+
+
+def _not_sent() -> DeadlineExceeded:
+    return DeadlineExceeded("the operation waited for other large values to be moved; raise timeout=")
+
+
+def _nudge(loop: asyncio.AbstractEventLoop, lane: Lane, ticket: Ticket) -> None:
+    """Flush until an operation that waits for company has left."""
+    lane.flush()
+    if ticket.waits():
+        loop.call_later(LINGER, _nudge, loop, lane, ticket)
 
 
 def _uploaded(call: Call) -> Iterator[Message]:

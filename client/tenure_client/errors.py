@@ -44,6 +44,9 @@ _NEVER_SENT = (
     "empty address list",
 )
 """How gRPC's messages begin when no connection could be made, so that no request has left."""
+_BROKEN_OFF = "Internal error from Core"
+"""What grpc.aio says when a message of an upload could not be sent as the server had ended the call already.
+What the server said is lost then."""
 
 
 class TenureError(Exception):
@@ -263,6 +266,8 @@ _BY_CODE: dict[grpc.StatusCode, type[TenureError]] = {
 def from_rpc(error: grpc.RpcError) -> TenureError:
     """Return the exception for a failed RPC of either colour."""
     call: Any = error
+    if call.code() is grpc.StatusCode.INTERNAL and call.details() == _BROKEN_OFF:
+        return Unavailable("the server ended the call before all was sent; retry", maybe_applied=True)
     trailers: dict[str, Any] = dict(call.trailing_metadata() or ())
     status = status_pb2.Status()
     try:

@@ -1,8 +1,9 @@
 """Lanes: operations that are ready together travel together.
 
 A lane sends batches, at most two at a time. Whatever is submitted while those are under way leaves in the
-next one, so that a lone operation never waits and a crowd shares the price of a call. There is one lane for
-writes and one for reads in each process, for blocking callers, and in each event loop.
+next one, so that a lone operation never waits and a crowd shares the price of a call. A batch that is held
+up, because somebody else holds a thread, is answered in parts, and the next may leave after the first one.
+There is one lane for writes and one for reads in each process, for blocking callers, and in each event loop.
 
 No I/O and no waiting here: a `Ticket` is told the outcome, and whoever submitted it waits in its own way and
 for its own time. So a caller that gives up neither cancels nor delays its neighbours.
@@ -14,7 +15,7 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -29,6 +30,13 @@ MAX_IN_FLIGHT = 2
 """Batches of one lane at a time. With one, the server would idle while the answer travels; with more,
 batches become smaller without being answered sooner."""
 MAX_OPERATIONS = 256
+LINGER = 0.002
+"""Seconds that pending writes wait for company. LangGraph stores what a task wrote just before it stores the
+next checkpoint, which would otherwise follow in a batch of its own: a fifth of the work of a lone turn."""
+PATIENCE = 0.02
+"""Seconds that they wait while a batch is under way: the next checkpoint is stored when it is answered."""
+_CROWD = 8
+"""Operations that do not wait for more."""
 _OVERHEAD = 16
 """Bytes that an operation takes in its batch beside its own, at most."""
 
@@ -43,9 +51,13 @@ class Ticket:
         call: What to send.
         deadline: `time.monotonic()` until which somebody waits for the outcome.
         tell: Called once with the outcome, on whichever thread learns it.
+
+    Attributes:
+        flight: The batch with which it left.
+        settled: Whether nobody waits for the outcome any more.
     """
 
-    __slots__ = ("call", "deadline", "flight", "size", "tell")
+    __slots__ = ("call", "deadline", "flight", "leaves_at", "settled", "size", "tell")
 
     def __init__(self, call: Call, deadline: float, tell: Callable[[Outcome], None]) -> None:
         self.call = call
@@ -53,23 +65,96 @@ class Ticket:
         self.tell = tell
         self.size = call.size + _OVERHEAD
         self.flight: _Flight | None = None
+        self.settled = False
+        self.leaves_at = time.monotonic() + LINGER if self.lingers else 0.0
+
+    def waits(self) -> bool:
+        """Whether it still waits for company; whoever added it flushes every `LINGER` seconds meanwhile."""
+        return self.flight is None and time.monotonic() < self.leaves_at + PATIENCE + LINGER
+
+    @property
+    def lingers(self) -> bool:
+        """Whether it may wait a moment for company."""
+        request = self.call.request
+        return isinstance(request, pb.Mutation) and request.HasField("put_writes")
 
 
 class _Flight:
     """A batch under way.
 
     Attributes:
-        tickets: Its operations, None in place of those that nobody waits for any more.
-        waiting: How many are left.
+        tickets: Its operations.
+        waiting: How many of them somebody waits for.
+        slow: Whether the server has said that it takes longer.
+        holds_place: Whether it counts among those that a lane may have under way.
+        over: Whether further answers are ignored.
     """
 
-    __slots__ = ("over", "results", "tickets", "waiting")
+    __slots__ = ("_in_order", "_told", "holds_place", "over", "slow", "tickets", "waiting")
 
     def __init__(self, tickets: Sequence[Ticket]) -> None:
         self.tickets = tickets
         self.waiting = len(tickets)
-        self.results: list[Message] = []
+        self.slow = False
+        self.holds_place = True
         self.over = False
+        self._in_order: list[Message] = []
+        self._told: set[int] = set()
+
+    def answered(self, answer: Any) -> list[tuple[Ticket, Outcome]]:
+        """Take an answer or a part of one, and return who is to be told what."""
+        if isinstance(answer, TenureError):
+            return self._failed(answer)
+        whole = getattr(answer, answer.WhichOneof("outcome") or "", None)
+        if not isinstance(whole, (pb.WriteResponse, pb.ReadResponse)):
+            error = from_status(answer.status) or UnreadableValue("the server sent an empty answer")
+            return self._failed(error)
+        if answer.positions:
+            outcomes = self._told_apart(answer.positions, whole.results)
+            return outcomes if answer.more else outcomes + self._incomplete()
+        self._in_order += whole.results
+        if answer.more:
+            self.slow = self.slow or not whole.results
+            return []
+        if self._told or len(self._in_order) != len(self.tickets):
+            return self._incomplete()
+        self.over = True
+        return self._settle(zip(self.tickets, self._in_order, strict=True))
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Leave out an operation for which nobody waits any more."""
+        self._settle([(ticket, None)])
+        self.over = self.over or self.waiting == 0
+
+    def _told_apart(
+        self, positions: Sequence[int], results: Sequence[Message]
+    ) -> list[tuple[Ticket, Outcome]]:
+        told = self._told.union(positions)
+        twice = len(told) != len(self._told) + len(positions)
+        if twice or len(results) != len(positions) or max(told) >= len(self.tickets):
+            return self._failed(UnreadableValue("the server sent results that cannot be told apart"))
+        self._told, self.slow = told, True
+        return self._settle(zip((self.tickets[at] for at in positions), results, strict=True))
+
+    def _incomplete(self) -> list[tuple[Ticket, Outcome]]:
+        count = len(self._told) + len(self._in_order)
+        return self._failed(
+            UnreadableValue(f"the server sent {count} results for {len(self.tickets)} operations")
+        )
+
+    def _failed(self, error: TenureError) -> list[tuple[Ticket, Outcome]]:
+        """End the flight; whoever has not been told is told this."""
+        self.over = True
+        # One for each: an exception that several callers raise would collect all their tracebacks.
+        return self._settle([(one, copy.copy(error)) for one in self.tickets if not one.settled])
+
+    def _settle(self, outcomes: Iterable[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
+        """Return those of the outcomes that somebody waits for."""
+        wanted = [(ticket, outcome) for ticket, outcome in outcomes if not ticket.settled]
+        for ticket, _ in wanted:
+            ticket.settled = True
+        self.waiting -= len(wanted)
+        return wanted
 
 
 class Lane:
@@ -85,6 +170,7 @@ class Lane:
         self._lock = threading.Lock()
         self._pending: deque[Ticket] = deque()
         self._in_flight = 0
+        self._answered_at = 0.0
 
     def add(self, ticket: Ticket) -> None:
         """Put an operation into the lane; it leaves with the next `flush`."""
@@ -107,25 +193,22 @@ class Lane:
 
     def give_up(self, ticket: Ticket) -> TenureError:
         """Take an operation out for which nobody waits any more, and return what became of it."""
-        freed = False
         with self._lock:
             flight = ticket.flight
             if flight is None:
                 if ticket in self._pending:
                     self._pending.remove(ticket)
                 return DeadlineExceeded("the operation was not sent in time; raise timeout=")
-            flight.waiting -= 1
-            if flight.waiting == 0 and not flight.over:
-                # Nobody cares for this batch: its place is free, its answer will be ignored.
-                flight.over = freed = True
-                self._in_flight -= 1
+            flight.give_up(ticket)
+            # If nobody cares for this batch, its place is free and its answer will be ignored.
+            freed = self._make_room(flight)
         if freed:
             self.flush()
         return DeadlineExceeded("the server did not answer in time; raise timeout=", maybe_applied=True)
 
     def _take(self) -> _Flight | None:
         with self._lock:
-            if not self._pending or self._in_flight >= MAX_IN_FLIGHT:
+            if not self._pending or self._in_flight >= MAX_IN_FLIGHT or self._all_linger():
                 return None
             batch = [self._pending.popleft()]
             room = MAX_UNARY_REQUEST - batch[0].size
@@ -138,33 +221,33 @@ class Lane:
             self._in_flight += 1
             return flight
 
+    def _all_linger(self) -> bool:
+        if len(self._pending) >= _CROWD or not self._pending[0].leaves_at:
+            return False
+        now = time.monotonic()
+        longer = PATIENCE if self._in_flight or now < self._answered_at + LINGER else 0.0
+        return all(ticket.leaves_at + longer > now for ticket in self._pending)
+
+    def _make_room(self, flight: _Flight) -> bool:
+        """Give the place of a flight to others if it needs none any more; return whether that is new."""
+        if not flight.holds_place or not (flight.over or flight.slow):
+            return False
+        flight.holds_place = False
+        self._in_flight -= 1
+        return True
+
     def _answered(self, flight: _Flight, answer: Any) -> None:
-        outcomes: Sequence[Outcome]
-        if isinstance(answer, TenureError):
-            # One for each: an exception that several callers raise would collect all their tracebacks.
-            outcomes = [copy.copy(answer) for _ in flight.tickets]
-        else:
-            whole = getattr(answer, answer.WhichOneof("outcome") or "", None)
-            if isinstance(whole, (pb.WriteResponse, pb.ReadResponse)):
-                flight.results += whole.results
-                if answer.more:
-                    return
-                outcomes = flight.results
-                if len(outcomes) != len(flight.tickets):
-                    problem = f"the server sent {len(outcomes)} results for {len(flight.tickets)} operations"
-                    outcomes = [UnreadableValue(problem) for _ in flight.tickets]
-            else:
-                error = from_status(answer.status) or UnreadableValue("the server sent an empty answer")
-                outcomes = [copy.copy(error) for _ in flight.tickets]
         with self._lock:
             if flight.over:
                 return
-            flight.over = True
-            self._in_flight -= 1
+            outcomes = flight.answered(answer)
+            if freed := self._make_room(flight):
+                self._answered_at = time.monotonic()
         try:
-            self.flush()
+            if freed:
+                self.flush()
         finally:
-            for ticket, outcome in zip(flight.tickets, outcomes, strict=True):
+            for ticket, outcome in outcomes:
                 ticket.tell(outcome)
 
 

@@ -46,7 +46,8 @@ class ReplyFraming:
 class PostgresFraming:
     """For Postgres: the reply ends with the ReadyForQuery that answers the marked Query or Sync.
 
-    Only then has the transaction committed: CommandComplete may come before.
+    Only then has the transaction committed: CommandComplete may come before. A prepared statement is marked
+    by its text whenever it is executed, not when it is prepared, which does nothing yet.
     """
 
     _ENCRYPTION_REQUESTS = (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30")
@@ -60,13 +61,15 @@ class PostgresFraming:
         self._answered = 0
         self._marked = 0
         self._doomed: int | None = None
+        self._prepared: dict[bytes, bytes] = {}
 
     def sent(self, data: bytes, marker: bytes) -> bool:
         self._client += data
         found = False
         while (message := self._next_sent()) is not None:
             kind, body = message
-            if marker in body:
+            text = self._text(kind, body)
+            if marker and marker in text and self._marked <= self._asked:
                 found = True
                 self._marked = self._asked + 1
             if kind in b"QSF" or kind == b"startup":
@@ -84,6 +87,17 @@ class PostgresFraming:
         if self._doomed is None:
             return "pass"
         return "cut" if self._answered >= self._doomed else "hold"
+
+    def _text(self, kind: bytes, body: bytes) -> bytes:
+        """Return what a message is marked by: its body, and the prepared statement that it executes."""
+        if kind == b"P" and not body.startswith(b"\0"):
+            name, _, statement = body.partition(b"\0")
+            self._prepared[name] = statement
+            return b""
+        if kind == b"B":
+            # The name of a portal, then that of a statement.
+            return body + self._prepared.get(body.split(b"\0", 2)[1], b"")
+        return body
 
     def _next_sent(self) -> tuple[bytes, bytes] | None:
         head = 1 if self._started else 0

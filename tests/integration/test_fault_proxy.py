@@ -115,6 +115,19 @@ def test_a_cut_reply_of_an_autocommitted_statement_leaves_it_done(table: str) ->
         assert kept(table) == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_cut_reply_of_a_prepared_statement_is_that_of_its_execution(table: str) -> None:
+    with FaultProxy(table, postgres=True) as proxy:
+        for first, last in ((1, 2), (3, 6)):
+            proxy.cut_reply(b"INSERT INTO kept", every=last - first + 1)
+            with psycopg.connect(proxy.url(table), autocommit=True) as connection:
+                for value in range(first, last):
+                    connection.execute("INSERT INTO kept VALUES (%s)", [value], prepare=True)
+                with pytest.raises(psycopg.OperationalError):
+                    connection.execute("INSERT INTO kept VALUES (%s)", [last], prepare=True)
+        assert proxy.cuts == 2
+        assert kept(table) == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_cut_reply_of_another_protocol_leaves_the_work_done(redis_url: str) -> None:
     with FaultProxy(redis_url) as proxy, redis.Redis.from_url(proxy.url(redis_url), retry=None) as client:
         assert client.ping()

@@ -14,7 +14,15 @@ from tenure.v1 import server_pb2
 from tenure.v1.common_pb2 import Blob, Slice
 
 from tests.harness.stack import Stack
-from tests.integration.wire_support import METHODS, Wire, operation, outcome_of, reason_of
+from tests.integration.wire_support import (
+    METHODS,
+    Wire,
+    operation,
+    outcome_of,
+    outcome_of_batch,
+    reason_of,
+    session_request,
+)
 
 ID, NS, METADATA, DEPTH = 512, 2048, 256 * 1024, 32
 CHANNELS, WRITES, BATCH, PER_CALL = 1024, 4096, 256, 1000
@@ -219,6 +227,9 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (prune("a", strategy=99), "strategy"),
     ],
 }
+BATCHES = [*REFUSED["Write"], *REFUSED["Read"]]
+REFUSED["Session"] = [(session_request(batch), field) for batch, field in BATCHES]
+REFUSED["Session"].append((pb.SessionRequest(call_id=1), "batch"))
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +274,17 @@ def test_a_bad_value_is_refused_by_the_name_of_its_field(
         assert int(metadata["maximum"]) > 0
 
 
+@pytest.mark.usefixtures("nothing_stored")
+def test_a_session_outlives_the_batches_that_it_refuses(wire: Wire) -> None:
+    good = pb.ReadRequest(reads=[read()])
+    with wire.session() as ask:
+        for batch, field in BATCHES:
+            reason, metadata = reason_of(outcome_of_batch(ask(batch)))
+            assert reason in {"INVALID_FIELD", "LIMIT_EXCEEDED"}
+            assert metadata["field"] == field
+            assert outcome_of_batch(ask(good)).code == 0
+
+
 def test_a_value_at_its_limit_is_taken(stack: Stack) -> None:
     whole = ref(thread_id="é" * (ID // 2), checkpoint_ns="n" * NS, checkpoint_id="i" * ID)
     metadata = nested(DEPTH - 1).replace("1", json.dumps("x" * 1000))
@@ -277,23 +299,40 @@ def test_a_value_at_its_limit_is_taken(stack: Stack) -> None:
     with Wire(stack.target, stack.new_tenant().api_key) as wire:
         for request_ in taken:
             assert outcome_of("Write", wire.call("Write", request_)).code == 0
-        batch = pb.WriteRequest(mutations=list(put().mutations) * BATCH)
-        assert len(wire.call("Write", batch).message(pb.WriteResponse).results) == BATCH
+        writes = pb.WriteRequest(mutations=list(put().mutations) * BATCH)
+        reads = pb.ReadRequest(reads=[read()] * BATCH)
+        assert len(wire.call("Write", writes).message(pb.WriteResponse).results) == BATCH
+        assert len(wire.call("Read", reads).message(pb.ReadResponse).results) == BATCH
+        full = put(new_values=[value(size=UNARY)])
+        blob = full.mutations[0].put.new_values[0].value
+        blob.data = bytes(2 * UNARY - full.ByteSize())
+        assert full.ByteSize() == UNARY
+        with wire.session() as ask:
+            assert len(ask(writes).write.results) == BATCH
+            assert len(ask(reads).read.results) == BATCH
+            assert outcome_of_batch(ask(full)).code == 0
+        assert outcome_of("Write", wire.call("Write", full)).code == 0
 
 
-def test_a_bad_operation_of_a_batch_fails_alone(stack: Stack) -> None:
+@pytest.mark.parametrize("in_a_session", [False, True])
+def test_a_bad_operation_of_a_batch_fails_alone(stack: Stack, in_a_session: bool) -> None:
     good, bad = put(ref=ref(thread_id="good")).mutations[0], put(ref=ref(thread_id="")).mutations[0]
+    batch = pb.WriteRequest(mutations=[good, bad, good])
     with Wire(stack.target, stack.new_tenant().api_key) as wire:
-        answer = wire.call("Write", pb.WriteRequest(mutations=[good, bad, good]))
-        codes = [result.status.code for result in answer.message(pb.WriteResponse).results]
-        assert codes == [0, INVALID.value[0], 0]
+        if in_a_session:
+            answer = wire.call("Session", session_request(batch)).message(pb.SessionResponse).write
+        else:
+            answer = wire.call("Write", batch).message(pb.WriteResponse)
+        assert [result.status.code for result in answer.results] == [0, INVALID.value[0], 0]
         threads = wire.call("ListThreads", pb.ListThreadsRequest()).message(pb.ListThreadsResponse).threads
         assert [thread.thread_id for thread in threads] == ["good"]
 
 
 @pytest.mark.usefixtures("nothing_stored")
-def test_a_message_that_grpc_itself_refuses_leaves_the_channel_usable(wire: Wire) -> None:
-    answer = wire.call("Write", put(new_values=[value(size=5 << 20)]))
+@pytest.mark.parametrize("method", ["Write", "Session"])
+def test_a_message_that_grpc_itself_refuses_leaves_the_channel_usable(wire: Wire, method: str) -> None:
+    large = put(new_values=[value(size=5 << 20)])
+    answer = wire.call(method, session_request(large) if method == "Session" else large)
     assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -319,6 +358,7 @@ def test_a_page_size_above_the_limit_is_lowered(stack: Stack) -> None:
 
 WAITING: dict[str, Callable[[int], Any]] = {
     "Write": lambda ms: _hurried(put(ref=ref(checkpoint_id="2")), ms),
+    "Session": lambda ms: session_request(_hurried(put(ref=ref(checkpoint_id="2")), ms)),
     "DeleteThread": lambda ms: pb.DeleteThreadRequest(operation=operation(timeout_ms=ms), thread_id="thread"),
     "CopyThread": lambda ms: pb.CopyThreadRequest(
         operation=operation(timeout_ms=ms), source_thread_id="thread", target_thread_id="copy"

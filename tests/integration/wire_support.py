@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -71,6 +73,44 @@ class Answer:
         return kind.FromString(only)
 
 
+Ask = Callable[[Message], checkpoints_pb2.SessionResponse]
+
+
+def session_request(batch: Message, call_id: int = 1) -> checkpoints_pb2.SessionRequest:
+    """Return a batch, the request of a Write or a Read, as a session carries it."""
+    request = checkpoints_pb2.SessionRequest(call_id=call_id)
+    if isinstance(batch, checkpoints_pb2.WriteRequest):
+        request.write.CopyFrom(batch)
+    else:
+        assert isinstance(batch, checkpoints_pb2.ReadRequest)
+        request.read.CopyFrom(batch)
+    return request
+
+
+def joined(parts: Sequence[checkpoints_pb2.SessionResponse]) -> checkpoints_pb2.SessionResponse:
+    """Return the answer to one batch, whose parts depend on how long its operations took."""
+    last = parts[-1]
+    kind = last.WhichOneof("outcome")
+    if kind == "status":
+        return last
+    results = [result for part in parts for result in getattr(part, str(kind)).results]
+    positions = [position for part in parts for position in part.positions] or range(len(results))
+    answer = checkpoints_pb2.SessionResponse(call_id=last.call_id)
+    in_order = [
+        result for _, result in sorted(zip(positions, results, strict=True), key=lambda pair: pair[0])
+    ]
+    getattr(answer, str(kind)).results.extend(in_order)
+    return answer
+
+
+def _joined_by_call(messages: Iterable[bytes]) -> list[bytes]:
+    parts: dict[int, list[checkpoints_pb2.SessionResponse]] = {}
+    for message in messages:
+        part = checkpoints_pb2.SessionResponse.FromString(message)
+        parts.setdefault(part.call_id, []).append(part)
+    return [joined(of_call).SerializeToString() for of_call in parts.values()]
+
+
 class Wire:
     """A channel that sends whatever it is told to; a context manager."""
 
@@ -95,6 +135,34 @@ class Wire:
 
         Every RPC is called as a stream of requests: on the wire there is no difference.
         """
+        return _Pending(self._open(method, iter(requests), timeout), in_parts=method == "Session")
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Ask]:
+        """Open a session and yield a function that sends a batch and returns the whole answer to it."""
+        requests: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        rpc = self._open("Session", iter(requests.get, None), PATIENCE)
+        ids = itertools.count(1)
+
+        def ask(batch: Message) -> checkpoints_pb2.SessionResponse:
+            request = session_request(batch, next(ids))
+            requests.put(request)
+            parts = [checkpoints_pb2.SessionResponse.FromString(next(rpc))]
+            while parts[-1].more:
+                parts.append(checkpoints_pb2.SessionResponse.FromString(next(rpc)))
+            assert {part.call_id for part in parts} == {request.call_id}
+            return joined(parts)
+
+        try:
+            yield ask
+        except BaseException:
+            rpc.cancel()
+            raise
+        finally:
+            requests.put(None)
+        assert not list(rpc), "more answers than batches"
+
+    def _open(self, method: str, requests: Iterator[Any], timeout: float) -> Any:
         rpc = self._channel.stream_stream(
             path_of(METHODS[method]),
             request_serializer=lambda request: (
@@ -102,7 +170,7 @@ class Wire:
             ),
             response_deserializer=lambda reply: reply,
         )
-        return _Pending(rpc(iter(requests), timeout=timeout, metadata=self.metadata))
+        return rpc(requests, timeout=timeout, metadata=self.metadata)
 
     def __enter__(self) -> Self:
         return self
@@ -114,13 +182,16 @@ class Wire:
 
 
 class _Pending:
-    def __init__(self, rpc: Any) -> None:
+    def __init__(self, rpc: Any, *, in_parts: bool) -> None:
         self._rpc = rpc
+        self._in_parts = in_parts
 
     def __call__(self) -> Answer:
         messages: list[bytes] = []
         with contextlib.suppress(grpc.RpcError):
             messages.extend(self._rpc)
+        if self._in_parts:
+            messages = _joined_by_call(messages)
         trailers = dict(self._rpc.trailing_metadata() or ())
         return Answer(
             self._rpc.code(),
@@ -145,7 +216,17 @@ def outcome_of(method: str, answer: Answer) -> status_pb2.Status:
         return answer.status
     for raw in answer.messages:
         reply: Any = GetMessageClass(METHODS[method].output_type).FromString(raw)
+        if isinstance(reply, checkpoints_pb2.SessionResponse):
+            return outcome_of_batch(reply)
         for result in getattr(reply, "results", ()):
             found: status_pb2.Status = result.status
             return found
     return status_pb2.Status()
+
+
+def outcome_of_batch(answer: checkpoints_pb2.SessionResponse) -> status_pb2.Status:
+    """Return how a batch of one operation ended: its own status, or that of its only result."""
+    if answer.HasField("status"):
+        return answer.status
+    (result,) = (answer.write if answer.HasField("write") else answer.read).results
+    return result.status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,6 +94,74 @@ def put_edits(
     assert isinstance(mutation, PutCheckpoint)
     told = [ChannelValue(channel, held[channel], edit) for channel, edit in edits.items()]
     return replace(mutation, new_values=[*mutation.new_values, *told])
+
+
+class History:
+    """A thread whose channel "a" changes at random, each value told against any earlier one that is there.
+
+    Attributes:
+        values: What must be stored, by version, which is also the checkpoint's id and its run's.
+    """
+
+    def __init__(self, tenant: Tenant, seed: int, thread: str = "t") -> None:
+        self._tenant = tenant
+        self._random = random.Random(seed)
+        self._thread = thread
+        self._count = 0
+        self.values: dict[str, Chunked] = {}
+
+    async def grow(self, steps: int) -> None:
+        """Put as many checkpoints."""
+        for _ in range(steps):
+            version = f"{self._count:04}"
+            self._count += 1
+            near, anywhere = list(self.values)[-3:], list(self.values)
+            base = self._random.choice(near if self._random.random() < 0.8 else anywhere) if near else None
+            value = Chunked(self._words(40) if base is None else self._changed(self.values[base].parts))
+            edit = value.whole() if base is None else self._told(value, self.values[base], base)
+            await self._tenant.write(
+                put_edits(
+                    self._thread,
+                    version,
+                    base,
+                    edits={"a": edit},
+                    versions={"a": version},
+                    metadata={"run_id": version},
+                )
+            )
+            self.values[version] = value
+
+    async def forget(self, steps: int) -> None:
+        """Remove as many checkpoints."""
+        versions = self._random.sample(sorted(self.values), steps)
+        await self._tenant.delete_for_runs(*versions)
+        for version in versions:
+            del self.values[version]
+
+    async def check(self) -> None:
+        """See that every value reads back as it was put."""
+        for version, value in self.values.items():
+            assert await read(self._tenant, self._thread, version) == {"a": value.data}
+
+    def _words(self, count: int) -> list[bytes]:
+        # Few enough to come again within a value.
+        return [b"%d " % self._random.randrange(200) for _ in range(count)]
+
+    def _changed(self, parts: Sequence[bytes]) -> list[bytes]:
+        """Return the words with some at the end, the start or anywhere replaced by others."""
+        start = self._random.choice([len(parts), len(parts), 0, self._random.randint(0, len(parts))])
+        end = min(len(parts), start + self._random.randint(0, 2))
+        return [*parts[:start], *self._words(self._random.randint(0, 4)), *parts[end:]]
+
+    def _told(self, value: Chunked, base: Chunked, version: str) -> ValueEdit:
+        """Return an edit that may keep less of its base than it could."""
+        edit = value.edit(base, version)
+        first, last = edit.keep_first, edit.keep_last
+        if self._random.random() < 0.3:
+            first, last = self._random.randint(0, first), self._random.randint(0, last)
+        entries = value.entries[first * chunks.ENTRY_BYTES : len(value.entries) - last * chunks.ENTRY_BYTES]
+        packed = {chunk_id: value.chunks[chunk_id] for chunk_id in chunks.ids(entries)}
+        return replace(edit, keep_first=first, keep_last=last, entries=entries, chunks=packed)
 
 
 async def values_of(tenant: Tenant, head: Head) -> dict[str, bytes]:

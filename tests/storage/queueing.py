@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -53,12 +54,23 @@ class Asked:
     def _emptied(self) -> None:
         self.emptied += 1
 
-    def ask(self, *operations: Any, size: int = 0, thread: str | None = None) -> asyncio.Task[list[Any]]:
+    def ask(
+        self,
+        *operations: Any,
+        size: int = 0,
+        thread: str | None = None,
+        seconds: float = 600,
+        answered: Callable[[int, Any], None] | None = None,
+    ) -> asyncio.Task[list[Any]]:
         """Ask without waiting; each operation is of the thread of its own name unless one is given."""
+        deadline = time.monotonic() + seconds
 
         async def ask() -> list[Any]:
             CALLER.set(str(operations[0]))
-            return await self.queue.ask([Waiting(one, size, thread or one) for one in operations])
+            waiting: list[Waiting[Any, Any]] = [
+                Waiting(one, size, thread or one, deadline) for one in operations
+            ]
+            return await self.queue.ask(waiting, answered)
 
         return asyncio.create_task(ask())
 

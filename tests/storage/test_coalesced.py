@@ -14,6 +14,7 @@ from tenure_server import errors
 from tenure_server.domain import CheckpointRef, Head, HeldValue, Mutation, TenantId
 from tenure_server.storage.coalescing import CoalescedCheckpoints
 from tenure_server.storage.memory import MemoryCheckpoints
+from tenure_server.storage.ports import Answered
 from tenure_server.storage.queues import MAX_CALLS, MAX_OPERATIONS, MAX_WAITING
 
 from tests.harness.databases import Database
@@ -54,7 +55,12 @@ class Gated(MemoryCheckpoints):
             raise self.failure
 
     async def write(
-        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+        self,
+        tenant: TenantId,
+        mutations: Sequence[Mutation],
+        *,
+        wait: bool = True,
+        answered: Answered | None = None,
     ) -> Sequence[errors.TenureError | None]:
         self.writes.append((tenant, mutations))
         await self._pass("write")
@@ -172,11 +178,11 @@ async def test_a_mutation_whose_time_passes_in_the_queue_is_not_applied(
     await until(lambda: len(gated.writes) == MAX_CALLS)
     late, patient = put("late", "1"), put("patient", "1")
     waiting = [start(tenant.apply(replace(late, operation=operation(0.01)))), start(tenant.apply(patient))]
-    await asyncio.sleep(0.02)
+    assert [type(one) for one in await waiting[0]] == [errors.DeadlineExceeded], "told when its time passes"
+    assert not any(one.done() for one in (*first, waiting[1]))
     gated.open.set()
     await asyncio.gather(*first)
 
-    assert [type(one) for one in await waiting[0]] == [errors.DeadlineExceeded]
     assert await waiting[1] == [None]
     assert await tenant.latest("late") is None
 
@@ -244,10 +250,10 @@ async def lock(session: Session, tenant: Tenant, *threads: str) -> None:
 
 @pytest.fixture
 async def on_locks(backend: Backend) -> AsyncIterator[Tenant]:
-    """A tenant of a coalesced store on Postgres, with the first checkpoints of two threads."""
+    """A tenant of a coalesced store on Postgres, with the first checkpoints of some threads."""
     store = CoalescedCheckpoints(backend.store)
     tenant = Tenant(store, await backend.new_tenant())
-    await tenant.write(put("busy", "1"), put("free", "1"))
+    await tenant.write(put("busy", "1"), put("busy too", "1"), put("free", "1"))
     yield tenant
     await store.close()
 
@@ -256,12 +262,13 @@ async def on_locks(backend: Backend) -> AsyncIterator[Tenant]:
 async def test_a_locked_thread_holds_up_none_of_its_neighbours(
     on_locks: Tenant, locked: Session, contract_database: Database
 ) -> None:
-    await lock(locked, on_locks, "busy")
+    await lock(locked, on_locks, "busy", "busy too")
     names = [f"new {number}" for number in range(10)]
     waiting = start(on_locks.apply(put("busy", "2", "1")))
+    await blocked_by(locked, contract_database.admin_url)
+    waiting_too = start(on_locks.apply(put("busy too", "2", "1")))
     neighbours = [start(on_locks.apply(put(name, "1"))) for name in ("free", *names)]
     assert await asyncio.gather(*neighbours) == [[None]] * 11
-    await blocked_by(locked, contract_database.admin_url)
     assert await on_locks.apply(put("free", "2", "1")) == [None]
     later = start(on_locks.apply(put("busy", "3", "2")))
     assert await on_locks.apply(put("free", "3", "2")) == [None]
@@ -269,7 +276,7 @@ async def test_a_locked_thread_holds_up_none_of_its_neighbours(
     assert not waiting.done()
     assert not later.done()
     await locked.commit()
-    assert await asyncio.gather(waiting, later) == [[None], [None]]
+    assert await asyncio.gather(waiting, waiting_too, later) == [[None], [None], [None]]
     assert await on_locks.ids("busy") == ["3", "2", "1"]
 
 
@@ -283,6 +290,23 @@ async def test_what_waits_for_a_lock_fails_at_its_own_deadline(on_locks: Tenant,
     await locked.commit()
     assert await on_locks.ids("busy") == ["1"]
     assert await on_locks.apply(put("busy", "2", "1")) == [None]
+
+
+@on_postgres
+async def test_what_waits_behind_a_lock_fails_at_its_own_deadline_too(
+    on_locks: Tenant, locked: Session, contract_database: Database
+) -> None:
+    await lock(locked, on_locks, "busy")
+    patient = start(on_locks.apply(put("busy", "2", "1")))
+    await blocked_by(locked, contract_database.admin_url)
+    hasty = replace(put("busy", "3", "2"), operation=operation(0.1))
+    (outcome,) = await on_locks.apply(hasty)
+
+    assert isinstance(outcome, errors.DeadlineExceeded)
+    assert not patient.done()
+    await locked.commit()
+    assert await patient == [None]
+    assert await on_locks.ids("busy") == ["2", "1"]
 
 
 @on_postgres

@@ -16,6 +16,7 @@ from tests.storage.chunked import cut, put_edits, read
 from tests.storage.tenant import Tenant, Write, put, put_writes
 
 CHUNKED = cut(b"large secret")
+TOLD = cut(b"large secret of another step")
 Use = Callable[[Tenant], Awaitable[object]]
 
 
@@ -27,7 +28,10 @@ async def _heads_and_bodies(tenant: Tenant) -> object:
 async def _chunks(tenant: Tenant) -> object:
     heads = await tenant.store.heads(tenant.id, [CheckpointRef("t", "", "2")], [[CHUNKED.held("large", "1")]])
     found = [head for head in heads if head is not None]
-    return [await read(tenant, head.thread_id, head.checkpoint_id) for head in found], heads
+    told = [CheckpointRef("t", "told", "2"), CheckpointRef("t", "told", "1")]
+    held = [[CHUNKED.held("large", "1")], [TOLD.held("large", "2")]]
+    bases = [head.bases for head in await tenant.store.heads(tenant.id, told, held) if head is not None]
+    return [await read(tenant, head.thread_id, head.checkpoint_id) for head in found], heads, bases
 
 
 async def _copy(tenant: Tenant) -> object:
@@ -145,6 +149,10 @@ async def fill(tenant: Tenant) -> None:
             "t", "2", "1", edits={"large": CHUNKED.whole()}, versions={"a": "2"}, metadata={"run_id": "run"}
         ),
         put("t", "1", ns="child:1", new={"a": b"secret of a child"}, metadata={"parents": {"": "1"}}),
+        put_edits("t", "1", ns="told", edits={"large": CHUNKED.whole()}),
+        put_edits(
+            "t", "2", "1", ns="told", edits={"large": TOLD.edit(CHUNKED, "1")}, versions={"large": "2"}
+        ),
         put("u", "1", new={"a": b"secret value"}),
         put_writes("t", "1", Write("a", b"secret write")),
         put_writes("t", "9", Write("a", b"early write")),

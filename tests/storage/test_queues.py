@@ -124,6 +124,35 @@ async def test_a_busy_thread_delays_only_itself(asked: Asked) -> None:
     await more[0]
 
 
+async def test_each_answer_is_told_as_soon_as_it_is_there(asked: Asked) -> None:
+    told: list[tuple[int, str]] = []
+    answers = asked.ask("busy", "free", answered=lambda index, answer: told.append((index, answer)))
+    await asked.settle()
+    asked.calls[0].end(busy=["busy"])
+    await asked.settle()
+
+    assert told == [(1, "did free")]
+    assert not answers.done()
+    asked.calls[1].end()
+    assert await answers == ["did busy", "did free"]
+    assert told == [(1, "did free"), (0, "did busy")]
+
+
+async def test_a_failure_or_a_caller_that_has_gone_is_told_no_answers(asked: Asked) -> None:
+    told: list[int] = []
+    failing = asked.ask("a", answered=lambda index, _: told.append(index))
+    gone = asked.ask("b", answered=lambda index, _: told.append(index))
+    await asked.settle()
+    gone.cancel()
+    asked.calls[0].answers.set_exception(errors.Unavailable())
+    asked.calls[1].end()
+    with pytest.raises(errors.Unavailable):
+        await failing
+    await asked.settle()
+
+    assert told == []
+
+
 async def test_that_a_thread_is_busy_is_no_answer(asked: Asked) -> None:
     answer = asked.ask("busy")
     await asked.settle()
@@ -194,6 +223,31 @@ async def test_a_busy_operation_is_left_out_when_its_caller_has_gone(asked: Aske
 
     assert ["busy 4"] not in asked.batches[2:]
     assert asked.emptied == 1
+
+
+async def test_an_operation_whose_time_passes_before_it_begins_never_begins(asked: Asked) -> None:
+    await asked.hold()
+    late, patient = asked.ask("late", seconds=0.01), asked.ask("patient")
+    assert [type(answer) for answer in await late] == [errors.DeadlineExceeded]
+    asked.calls[0].end()
+    await asked.settle()
+
+    assert asked.batches[-1] == ["patient"]
+    asked.calls[-1].end()
+    assert await patient == ["did patient"]
+
+
+async def test_what_has_begun_is_answered_by_the_store_however_late(asked: Asked) -> None:
+    begun = asked.ask("a", seconds=0.001)
+    waited = asked.ask("b", seconds=0.001)
+    await asked.settle()
+    # A third one's time passes after theirs.
+    assert [type(answer) for answer in await asked.ask("c", seconds=0.02)] == [errors.DeadlineExceeded]
+
+    assert not begun.done()
+    for call in asked.calls:
+        call.end()
+    assert await asyncio.gather(begun, waited) == [["did a"], ["did b"]]
 
 
 async def test_a_failure_reaches_everybody_in_the_call_and_nobody_else(asked: Asked) -> None:

@@ -16,12 +16,18 @@ from scripts import image, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMBERS = ("proto", "client", "server")
+REQUIREMENTS = ("bench.txt", "build.txt", "dev.txt", "server.txt")
 
 
 def project(folder: str) -> dict[str, Any]:
     """Return the [project] table of a member, or of the root if `folder` is "."."""
     table: dict[str, Any] = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
     return table
+
+
+def name_of(need: str) -> str:
+    """Return the name of the package in a requirement."""
+    return re.split(r"[\[<>=~! ;]", need)[0]
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -52,8 +58,7 @@ def test_members_name_the_same_range_for_the_same_package() -> None:
     ranges: dict[str, set[str]] = {}
     for folder in (*MEMBERS, "."):
         for need in project(folder)["dependencies"]:
-            name = re.split(r"[\[<>=~! ]", need)[0]
-            ranges.setdefault(name, set()).add(need)
+            ranges.setdefault(name_of(need), set()).add(need)
     assert {name: sorted(needs) for name, needs in ranges.items() if len(needs) > 1} == {}
 
 
@@ -113,7 +118,11 @@ def test_the_licence_is_apache_2() -> None:
     assert {project(folder)["license"] for folder in (*MEMBERS, ".")} == {"Apache-2.0"}
 
 
-@pytest.mark.parametrize("name", ["build.txt", "dev.txt", "server.txt"])
+def test_every_list_of_requirements_is_checked() -> None:
+    assert {path.name for path in (ROOT / "requirements").iterdir()} == set(REQUIREMENTS)
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
 def test_requirements_are_pinned_by_hash_and_name_no_host(name: str) -> None:
     assert tree.requirement_faults((ROOT / "requirements" / name).read_text()) == []
 
@@ -137,6 +146,13 @@ def pins(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)==([^\s\\]+)", text, re.MULTILINE))
 
 
+def test_what_the_members_need_is_pinned() -> None:
+    tested = pins("dev.txt")
+    needs = [need for member in MEMBERS for need in project(member)["dependencies"]]
+    assert {"pyfastcdc", "zstandard"} <= {name_of(need) for need in needs}
+    assert [need for need in needs if name_of(need) not in tested and not need.startswith("tenure-")] == []
+
+
 def test_the_image_installs_the_versions_that_are_tested() -> None:
     tested = pins("dev.txt")
     for name in ("server.txt", "build.txt"):
@@ -144,12 +160,20 @@ def test_the_image_installs_the_versions_that_are_tested() -> None:
             assert tested[package] == version
 
 
+def test_the_benchmarks_run_beside_the_versions_that_are_tested() -> None:
+    pinned, tested = pins("bench.txt"), pins("dev.txt")
+    assert [
+        need for need in project(".")["optional-dependencies"]["bench"] if name_of(need) not in pinned
+    ] == []
+    assert {name for name, version in pinned.items() if tested.get(name, version) != version} == set()
+
+
 def test_the_image_holds_the_server_and_nothing_of_langchain() -> None:
     installed = pins("server.txt")
     assert not [name for name in installed if name.startswith(("lang", "ormsgpack", "tenure-client"))]
     asked = project("server")
     for need in [*asked["dependencies"], *asked["optional-dependencies"]["otlp"]]:
-        name = re.split(r"[\[<>=~! ]", need)[0]
+        name = name_of(need)
         assert name in installed or name == "tenure-proto"
 
 

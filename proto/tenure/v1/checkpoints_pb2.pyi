@@ -221,18 +221,20 @@ class SessionRequest(_message.Message):
     def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteRequest, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("call_id", "write", "read", "status", "more")
+    __slots__ = ("call_id", "write", "read", "status", "more", "positions")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
     call_id: int
     write: WriteResponse
     read: ReadResponse
     status: _status_pb2.Status
     more: bool
-    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., more: bool = ...) -> None: ...
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., more: bool = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ReadSlicedRequest(_message.Message):
     __slots__ = ("read",)

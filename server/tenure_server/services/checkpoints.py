@@ -17,10 +17,11 @@ from tenure_server.chunks import BadChunk
 from tenure_server.domain import CheckpointRef, Mutation, Operation, TenantId
 from tenure_server.limits import MIB, Limits
 from tenure_server.services.caller import principal
+from tenure_server.services.parts import Parts, Send
 from tenure_server.services.reading import complete, heads_for, remaining, within
 from tenure_server.services.sessions import Sessions
 from tenure_server.services.streams import channel_history_parts, listing_parts
-from tenure_server.storage.ports import CheckpointStore
+from tenure_server.storage.ports import Answered, CheckpointStore
 from tenure_server.wire import replies, slices, status
 from tenure_server.wire.edits import weight
 from tenure_server.wire.fields import count
@@ -46,11 +47,13 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
     async def Write(self, request: pb.WriteRequest, context: Context) -> pb.WriteResponse:
         return pb.WriteResponse(results=await self._write_unary(request))
 
-    async def _write_unary(self, request: pb.WriteRequest) -> list[pb.MutationResult]:
+    async def _write_unary(
+        self, request: pb.WriteRequest, parts: Parts | None = None
+    ) -> list[pb.MutationResult]:
         size, maximum = request.ByteSize(), self._limits.max_unary_request_bytes
         if size > maximum:
             raise errors.LimitExceeded("request", "max_unary_request_bytes", size, maximum)
-        return await self._write(principal.get().tenant, request)
+        return await self._write(principal.get().tenant, request, parts)
 
     async def WriteSliced(
         self, request_iterator: AsyncIterator[pb.WriteSlicedRequest], context: Context
@@ -65,7 +68,9 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         del serialized
         return pb.WriteSlicedResponse(results=await self._write(principal.get().tenant, request))
 
-    async def _write(self, tenant: TenantId, request: pb.WriteRequest) -> list[pb.MutationResult]:
+    async def _write(
+        self, tenant: TenantId, request: pb.WriteRequest, parts: Parts | None = None
+    ) -> list[pb.MutationResult]:
         count("mutations", request.mutations, self._limits.max_batch, empty=False)
         weights = [weight(message.put) for message in request.mutations]
         if sum(weights) <= _CHECKED_INLINE:
@@ -74,13 +79,10 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
             # Inflating megabytes would hold up everybody else on the loop.
             accepted, outcomes = await asyncio.to_thread(self._accept, request, weights)
         if accepted:
-            written = await self._store.write(tenant, list(accepted.values()))
+            answered = None if parts is None else _answering(parts, accepted, outcomes)
+            written = await self._store.write(tenant, list(accepted.values()), answered=answered)
             outcomes.update(zip(accepted, written, strict=True))
-        ordered = [outcomes[index] for index in range(len(request.mutations))]
-        return [
-            pb.MutationResult(status=status.OK if outcome is None else status.of(outcome))
-            for outcome in ordered
-        ]
+        return [_result(outcomes[index]) for index in range(len(request.mutations))]
 
     def _accept(
         self, request: pb.WriteRequest, weights: Sequence[int]
@@ -120,11 +122,13 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
     async def Session(self, request_iterator: AsyncIterator[pb.SessionRequest], context: Context) -> None:
         await self._sessions.run(context, self._batch)
 
-    async def _batch(self, request: pb.SessionRequest) -> AsyncIterator[pb.SessionResponse]:
+    async def _batch(self, request: pb.SessionRequest, send: Send) -> None:
         if request.HasField("write"):
-            written = pb.SessionResponse()
-            written.write.results.extend(await self._write_unary(request.write))
-            yield written
+            parts = Parts(send)
+            try:
+                await parts.finish(await self._write_unary(request.write, parts))
+            finally:
+                await parts.close()
             return
         left = len(request.read.reads)
         async for part in self._read(principal.get().tenant, request.read):
@@ -132,7 +136,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
             # Filled in place: each message that is nested by a constructor would be copied once more.
             read = pb.SessionResponse(more=left > 0)
             read.read.results.extend(part)
-            yield read
+            await send(read)
 
     async def _read(self, tenant: TenantId, request: pb.ReadRequest) -> AsyncIterator[list[pb.ReadResult]]:
         """Yield the results in their order, in parts that each fit into a reply."""
@@ -193,14 +197,13 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
             # The damaged one fails alone.
             alone = [await self._results(tenant, {index: wanted[index]}, tellings) for index in wanted]
             return {index: result for results in alone for index, result in results.items()}
-        return {
-            index: pb.ReadResult(
-                status=status.OK,
-                checkpoint=replies.checkpoint(checkpoint) if checkpoint is not None else None,
-                omitted=fitting[index] is None and tellings[index] is not None,
-            )
-            for index, checkpoint in zip(wanted, found, strict=True)
-        }
+        results = {}
+        for index, checkpoint in zip(wanted, found, strict=True):
+            omitted = fitting[index] is None and tellings[index] is not None
+            results[index] = result = pb.ReadResult(status=status.OK, omitted=omitted)
+            if checkpoint is not None:
+                replies.fill_checkpoint(result.checkpoint, checkpoint)
+        return results
 
     async def ReadSliced(
         self, request: pb.ReadSlicedRequest, context: Context
@@ -217,9 +220,9 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         (found,) = await within(
             remaining([operation]), complete(self._store, tenant, [ref], [telling], [reader])
         )
-        result = pb.ReadResult(
-            status=status.OK, checkpoint=replies.checkpoint(found) if found is not None else None
-        )
+        result = pb.ReadResult(status=status.OK)
+        if found is not None:
+            replies.fill_checkpoint(result.checkpoint, found)
         for part in slices.cut(result.SerializeToString(), self._limits):
             yield pb.ReadSlicedResponse(slice=part)
 
@@ -287,3 +290,19 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         if thread_ids:
             await self._store.prune_threads(principal.get().tenant, operation, thread_ids, strategy)
         return pb.PruneThreadsResponse()
+
+
+def _result(outcome: errors.TenureError | None) -> pb.MutationResult:
+    return pb.MutationResult(status=status.OK if outcome is None else status.of(outcome))
+
+
+def _answering(
+    parts: Parts, accepted: Mapping[int, Mutation], refused: Mapping[int, errors.TenureError | None]
+) -> Answered | None:
+    """Return what takes the outcomes of the accepted mutations; those of one thread come together anyway."""
+    if len({mutation.ref.thread_id for mutation in accepted.values()}) + len(refused) < 2:
+        return None
+    for position, outcome in refused.items():
+        parts.add(position, _result(outcome))
+    positions = list(accepted)
+    return lambda index, outcome: parts.add(positions[index], _result(outcome))

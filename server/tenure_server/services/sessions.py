@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,16 +19,18 @@ from tenure.v1 import checkpoints_pb2 as pb
 
 from tenure_server import errors
 from tenure_server.services.caller import guard
+from tenure_server.services.parts import Send
 from tenure_server.wire import status
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
-Serve = Callable[[pb.SessionRequest], AsyncIterator[pb.SessionResponse]]
-"""Serves one batch; yields the parts of its answer without call ids."""
+Serve = Callable[[pb.SessionRequest, Send], Awaitable[None]]
+"""Serves one batch; sends the parts of its answer without call ids."""
 
 _MAX_BATCHES = 8
-"""Batches of one session at a time; two lanes of a client have four."""
+"""Batches of one session at a time; two lanes of a client have four. A write that was answered in part, and
+waits for a busy thread, does not count: others would wait with it. The gate bounds those."""
 _MAX_AGE = 300.0
 """Seconds after which a session ends at the next chance, so that clients spread over replicas anew."""
 
@@ -37,24 +39,29 @@ class Sessions:
     """The sessions of a server."""
 
     def __init__(self) -> None:
-        self._draining = asyncio.Event()
+        self._open: set[_Session] = set()
+        self._draining = False
 
     def drain(self) -> None:
         """End all sessions once they have answered what they have read."""
-        self._draining.set()
+        self._draining = True
+        for session in self._open:
+            session.end()
 
     async def run(self, context: Context, serve: Serve) -> None:
         """Serve a session until its client, its age or draining ends it."""
-        ending = asyncio.create_task(self._end())
+        session = _Session(context, serve)
+        self._open.add(session)
+        # Jitter, so that clients that came together do not come back together.
+        age = _MAX_AGE * random.uniform(0.8, 1.2)  # noqa: S311
+        timer = asyncio.get_running_loop().call_later(age, session.end)
+        if self._draining:
+            session.end()
         try:
-            await _Session(context, serve).run(ending)
+            await session.run()
         finally:
-            ending.cancel()
-
-    async def _end(self) -> None:
-        with suppress(TimeoutError):
-            # Jitter, so that clients that came together do not come back together.
-            await asyncio.wait_for(self._draining.wait(), _MAX_AGE * random.uniform(0.8, 1.2))  # noqa: S311
+            timer.cancel()
+            self._open.discard(session)
 
 
 class _Session:
@@ -66,10 +73,23 @@ class _Session:
         self._batches: set[asyncio.Task[None]] = set()
         # gRPC takes one message of a stream at a time.
         self._sending = asyncio.Lock()
+        self._ending = False
+        self._reader: asyncio.Task[Any] | None = None
 
-    async def run(self, ending: asyncio.Task[None]) -> None:
+    def end(self) -> None:
+        """Read no further batch."""
+        if self._ending:
+            return
+        self._ending = True
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def _ended(self) -> bool:
+        return self._ending
+
+    async def run(self) -> None:
         try:
-            while (request := await self._next(ending)) is not None:
+            while (request := await self._next()) is not None:
                 batch = asyncio.create_task(self._answer(request))
                 self._batches.add(batch)
                 batch.add_done_callback(self._answered)
@@ -79,21 +99,37 @@ class _Session:
             for batch in self._batches:
                 batch.cancel()
 
-    async def _next(self, ending: asyncio.Task[None]) -> pb.SessionRequest | None:
+    async def _next(self) -> pb.SessionRequest | None:
         """Return the next batch, None at the end."""
-        await self._room.acquire()
-        reading = asyncio.ensure_future(self._context.read())
-        try:
-            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not reading.done():
-                reading.cancel()
-        if reading.cancelled() or not reading.done():
+        task = asyncio.current_task()
+        assert task is not None
+        if self._ended():
             return None
-        request = reading.result()
-        return None if request is grpc.aio.EOF else request
+        # Cancelled rather than raced: a race would cost two tasks for each batch.
+        self._reader = task
+        try:
+            await self._room.acquire()
+            request = await self._context.read()
+        except asyncio.CancelledError:
+            if self._ended() and task.uncancel() == 0:
+                return None
+            raise
+        finally:
+            self._reader = None
+        ended: Any = grpc.aio.EOF
+        return None if request is ended else request
 
     async def _answer(self, request: pb.SessionRequest) -> None:
+        with ExitStack() as room:
+            room.callback(self._room.release)
+            await self._answer_within(room, request)
+
+    async def _answer_within(self, room: ExitStack, request: pb.SessionRequest) -> None:
+        async def send(part: pb.SessionResponse) -> None:
+            await self._send(part, request)
+            if part.more and part.HasField("write"):
+                room.close()
+
         kind = request.WhichOneof("batch")
         if kind is None:
             refusal: status_pb2.Status | None = status.of(
@@ -101,13 +137,9 @@ class _Session:
             )
         else:
             message = request.write if kind == "write" else request.read
-            refusal = await self._guard(kind.capitalize(), message, lambda: self._send_parts(request))
+            refusal = await self._guard(kind.capitalize(), message, lambda: self._serve(request, send))
         if refusal is not None:
             await self._send(pb.SessionResponse(status=refusal), request)
-
-    async def _send_parts(self, request: pb.SessionRequest) -> None:
-        async for part in self._serve(request):
-            await self._send(part, request)
 
     async def _send(self, response: pb.SessionResponse, request: pb.SessionRequest) -> None:
         response.call_id = request.call_id
@@ -116,7 +148,6 @@ class _Session:
 
     def _answered(self, batch: asyncio.Task[None]) -> None:
         self._batches.discard(batch)
-        self._room.release()
         if not batch.cancelled():
             # It can only be that the stream is gone, which the reader learns, too.
             batch.exception()

@@ -114,7 +114,7 @@ async def _page(
         if checkpoint is None:
             # Deleted since the page of heads was read: the listing goes on without it.
             continue
-        page.checkpoints.append(replies.checkpoint(checkpoint))
+        replies.fill_checkpoint(page.checkpoints.add(), checkpoint)
         reader = replace(reader, before=checkpoint.head)
     return page, reader
 

@@ -32,7 +32,7 @@ from tenure_server.domain import (
 from tenure_server.storage.cache_keys import ChunkKey, Key, ValueKey, scope_of
 from tenure_server.storage.fills import Fills
 from tenure_server.storage.flights import Flights
-from tenure_server.storage.ports import CheckpointStore
+from tenure_server.storage.ports import Answered, CheckpointStore
 from tenure_server.storage.redis_cache import RedisCache
 
 MAX_VALUE_BYTES = 4 * 1024 * 1024
@@ -78,18 +78,23 @@ class CachedCheckpoints:
         await self._fills.close()
 
     async def write(
-        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+        self,
+        tenant: TenantId,
+        mutations: Sequence[Mutation],
+        *,
+        wait: bool = True,
+        answered: Answered | None = None,
     ) -> Sequence[errors.TenureError | None]:
-        outcomes = await self._store.write(tenant, mutations, wait=wait)
+        outcomes = await self._store.write(tenant, mutations, wait=wait, answered=answered)
         # Off the request's path: the next turn finds them, this one does not wait.
         for mutation, error in zip(mutations, outcomes, strict=True):
             if error is None and isinstance(mutation, PutCheckpoint) and mutation.new_values:
                 scope = scope_of(tenant, mutation.ref.thread_id)
                 for new in mutation.new_values:
                     if isinstance(new.value, ValueEdit):
-                        self._fill_chunks(tenant, scope, new.value.chunks)
+                        self._fill_chunks(tenant, scope, new.value.chunks, gather=True)
                     elif self._is_cached(new.value):
-                        self._fill_value(tenant, scope, new.value.digest(), new.value)
+                        self._fill_value(tenant, scope, new.value.digest(), new.value, gather=True)
         return outcomes
 
     async def heads(
@@ -185,12 +190,16 @@ class CachedCheckpoints:
     def _is_cached(self, value: Blob) -> bool:
         return self._inline_bytes < len(value.data) <= MAX_VALUE_BYTES
 
-    def _fill_value(self, tenant: TenantId, scope: bytes, digest: bytes, value: Blob) -> None:
-        self._fills.add(tenant, {ValueKey(scope, digest): value}, len(value.data))
+    def _fill_value(
+        self, tenant: TenantId, scope: bytes, digest: bytes, value: Blob, *, gather: bool = False
+    ) -> None:
+        self._fills.add(tenant, {ValueKey(scope, digest): value}, len(value.data), gather=gather)
 
-    def _fill_chunks(self, tenant: TenantId, scope: bytes, packed: Mapping[bytes, bytes]) -> None:
+    def _fill_chunks(
+        self, tenant: TenantId, scope: bytes, packed: Mapping[bytes, bytes], *, gather: bool = False
+    ) -> None:
         entries: dict[Key[bytes], bytes] = {ChunkKey(scope, chunk): data for chunk, data in packed.items()}
-        self._fills.add(tenant, entries, sum(map(len, packed.values())))
+        self._fills.add(tenant, entries, sum(map(len, packed.values())), gather=gather)
 
     async def list_heads(self, tenant: TenantId, query: ListQuery, limit: int) -> Sequence[Head]:
         return await self._store.list_heads(tenant, query, limit)

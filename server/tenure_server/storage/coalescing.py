@@ -28,7 +28,7 @@ from tenure_server.domain import (
     Thread,
     ValueEdit,
 )
-from tenure_server.storage.ports import CheckpointStore
+from tenure_server.storage.ports import Answered, CheckpointStore
 from tenure_server.storage.queues import Queue, Waiting
 
 
@@ -56,14 +56,23 @@ class CoalescedCheckpoints:
         await asyncio.gather(*(queue.close() for queue in queues))
 
     async def write(
-        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+        self,
+        tenant: TenantId,
+        mutations: Sequence[Mutation],
+        *,
+        wait: bool = True,
+        answered: Answered | None = None,
     ) -> Sequence[errors.TenureError | None]:
         queue = self._writes.get(tenant)
         if queue is None:
             queue = Queue(partial(self._write, tenant), lambda: self._forget(self._writes, tenant))
             self._writes[tenant] = queue
         return await queue.ask(
-            [Waiting(mutation, _size(mutation), mutation.ref.thread_id) for mutation in mutations]
+            [
+                Waiting(mutation, _size(mutation), mutation.ref.thread_id, mutation.operation.deadline)
+                for mutation in mutations
+            ],
+            answered,
         )
 
     async def _write(

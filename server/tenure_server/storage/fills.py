@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from tenure_server.domain import TenantId
@@ -14,6 +15,9 @@ from tenure_server.storage.redis_cache import RedisCache
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 MAX_WAITING_BYTES_PER_TENANT = 32 * 1024 * 1024
 """What is above is not stored: it would take memory, and the neighbours' time."""
+
+_GATHER = 0.025
+"""Seconds in which entries gather before they are stored."""
 
 
 class Fills:
@@ -28,14 +32,18 @@ class Fills:
         self._entries: dict[Key[Any], Any] = {}
         self._waiting: Counter[TenantId] = Counter()
         self._task: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
-    def add(self, tenant: TenantId, entries: Mapping[Key[Any], Any], size: int) -> None:
+    def add(
+        self, tenant: TenantId, entries: Mapping[Key[Any], Any], size: int, *, gather: bool = False
+    ) -> None:
         """Store entries soon, or not at all if too much is waiting.
 
         Args:
             tenant: Whose they are.
             entries: What to store.
             size: Their bytes, about.
+            gather: Whether they may wait a moment for more. What was read may not: others want it now.
         """
         if (
             not entries
@@ -45,6 +53,8 @@ class Fills:
             return
         self._waiting[tenant] += size
         self._entries.update(entries)
+        if not gather:
+            self._hurry.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
@@ -57,6 +67,10 @@ class Fills:
     async def _run(self) -> None:
         try:
             while self._entries:
+                # A turn makes several puts: they share a pipeline. Who reads before finds them in Postgres.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), _GATHER)
+                self._hurry.clear()
                 entries, self._entries = self._entries, {}
                 leaving = self._waiting.copy()
                 await self._cache.set(entries)

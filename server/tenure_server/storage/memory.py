@@ -33,6 +33,7 @@ from tenure_server.domain import (
 from tenure_server.keys import ApiKey
 from tenure_server.storage.memory_rows import Thread as ThreadRows
 from tenure_server.storage.memory_rows import keep_latest, metadata
+from tenure_server.storage.ports import Answered
 
 
 class MemoryCheckpoints:
@@ -43,7 +44,12 @@ class MemoryCheckpoints:
         self._operations: dict[tuple[TenantId, bytes], tuple[bytes, Exception | None]] = {}
 
     async def write(
-        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+        self,
+        tenant: TenantId,
+        mutations: Sequence[Mutation],
+        *,
+        wait: bool = True,
+        answered: Answered | None = None,
     ) -> Sequence[errors.TenureError | None]:
         return [self._apply(tenant, mutation) for mutation in mutations]
 

@@ -8,7 +8,7 @@ without having been started. Nothing here ever decodes a payload.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from tenure_server.domain import (
@@ -28,12 +28,20 @@ from tenure_server.domain import (
 )
 from tenure_server.errors import TenureError
 
+Answered = Callable[[int, TenureError | None], None]
+"""Is told the index of a mutation in its batch and what became of it, once for each at most."""
+
 
 class CheckpointStore(Protocol):
     """Checkpoints, channel values and pending writes of threads."""
 
     async def write(
-        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+        self,
+        tenant: TenantId,
+        mutations: Sequence[Mutation],
+        *,
+        wait: bool = True,
+        answered: Answered | None = None,
     ) -> Sequence[TenureError | None]:
         """Apply mutations; those of one thread in the given order.
 
@@ -55,6 +63,8 @@ class CheckpointStore(Protocol):
             mutations: What to apply.
             wait: Whether to wait, until an operation's deadline, for a thread that somebody else holds;
                 else its mutations fail with `ThreadBusy`.
+            answered: May be called as soon as the outcome of a mutation is known, before the call returns;
+                a store may leave it out.
 
         Returns:
             For each mutation None if it is committed, else why it is not. Never a partial mutation.

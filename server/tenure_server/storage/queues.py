@@ -11,6 +11,7 @@ a deletion, comes back busy; it then waits alone, under the deadlines of its own
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import Context, copy_context
@@ -39,11 +40,23 @@ Call = Callable[[Sequence[T], bool], Coroutine[Any, Any, Sequence[A]]]
 
 @dataclass(slots=True, eq=False)
 class Waiting(Generic[T, A]):
-    """An operation in a queue, and who waits for its answer."""
+    """An operation in a queue, and who waits for its answer.
+
+    Attributes:
+        what: What to ask.
+        size: Bytes of it, about.
+        thread_id: The thread that it changes, None if it changes nothing.
+        deadline: `time.monotonic()` after which it must not begin, None if somebody else sees to that.
+        under_way: Whether the store has it.
+        answer: What the store says.
+        context: Of the caller.
+    """
 
     what: T
     size: int
     thread_id: str | None
+    deadline: float | None = None
+    under_way: bool = False
     answer: asyncio.Future[A] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     context: Context = field(default_factory=copy_context)
 
@@ -67,19 +80,36 @@ class Queue(Generic[T, A]):
         self._threads: set[str] = set()
         """Threads in a call; what else comes for them stays in the queue."""
 
-    async def ask(self, operations: Sequence[Waiting[T, A]]) -> list[A]:
+    async def ask(
+        self, operations: Sequence[Waiting[T, A]], answered: Callable[[int, A], None] | None = None
+    ) -> list[A]:
         """Put operations into the queue and return their answers.
+
+        Args:
+            operations: What to ask.
+            answered: Called with the index and the answer of each as soon as it is there.
 
         Raises:
             Overloaded: Too many wait already.
         """
         if len(self._waiting) + len(operations) > MAX_WAITING:
             raise errors.Overloaded("operations")
+        if answered is not None:
+            for index, operation in enumerate(operations):
+                operation.answer.add_done_callback(partial(_tell, answered, index))
         self._waiting.extend(operations)
         self._start()
+        now, loop = time.monotonic(), asyncio.get_running_loop()
+        timers = [
+            loop.call_later(operation.deadline - now, _expire, operation)
+            for operation in operations
+            if operation.deadline is not None
+        ]
         try:
             return [await operation.answer for operation in operations]
         finally:
+            for timer in timers:
+                timer.cancel()
             for operation in operations:
                 # Matters only if the caller gave up: what still waits is left out, what is under way goes on.
                 operation.answer.cancel()
@@ -121,7 +151,7 @@ class Queue(Generic[T, A]):
         room = MAX_BYTES
         while self._waiting and len(batch) < MAX_OPERATIONS:
             first = self._waiting.popleft()
-            if first.answer.cancelled():
+            if first.answer.done():
                 continue
             if first.thread_id in self._threads:
                 skipped.append(first)
@@ -149,7 +179,7 @@ class Queue(Generic[T, A]):
     async def _run_alone(self, operations: Sequence[Waiting[T, A]]) -> None:
         try:
             async with self._lone_room:
-                wanted = [one for one in operations if not one.answer.cancelled()]
+                wanted = [one for one in operations if not one.answer.done()]
                 if wanted:
                     await self._answer(wanted, wait=True)
         except asyncio.CancelledError:
@@ -164,6 +194,8 @@ class Queue(Generic[T, A]):
     async def _answer(self, batch: Sequence[Waiting[T, A]], *, wait: bool) -> list[Waiting[T, A]]:
         """Ask the store and tell the answers; return what was busy."""
         busy: list[Waiting[T, A]] = []
+        for one in batch:
+            one.under_way = True
         try:
             answers = await self._call([one.what for one in batch], wait)
         except Exception as error:
@@ -174,10 +206,23 @@ class Queue(Generic[T, A]):
             raise
         for one, answer in zip(batch, answers, strict=True):
             if isinstance(answer, errors.ThreadBusy) and not wait:
+                one.under_way = False
                 busy.append(one)
             elif not one.answer.done():
                 one.answer.set_result(answer)
         return busy
+
+
+def _expire(operation: Waiting[Any, Any]) -> None:
+    """Answer an operation whose time has passed before it began; one that has begun is the store's."""
+    if not operation.under_way and not operation.answer.done():
+        operation.answer.set_result(errors.DeadlineExceeded())
+
+
+def _tell(answered: Callable[[int, A], None], index: int, answer: asyncio.Future[A]) -> None:
+    # What failed is raised by `ask`.
+    if not answer.cancelled() and answer.exception() is None:
+        answered(index, answer.result())
 
 
 def _fail(operations: Iterable[Waiting[Any, Any]], error: Exception) -> None:

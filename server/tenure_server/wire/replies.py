@@ -15,54 +15,46 @@ def blob(value: Blob) -> common_pb2.Blob:
     return common_pb2.Blob(type=value.type, data=value.data)
 
 
-def edit(value: ValueEdit) -> pb.ValueEdit:
-    """Return a large value, told by what is new."""
-    base = value.base
-    return pb.ValueEdit(
-        type=value.type,
-        header=value.header,
-        digest=value.digest,
-        base_version="" if base is None else base.version,
-        base_digest=b"" if base is None else base.digest,
-        keep_first=value.keep_first,
-        keep_last=value.keep_last,
-        entries=value.entries,
-        chunks=value.chunks.values(),
-    )
+def fill_edit(message: pb.ValueEdit, value: ValueEdit) -> None:
+    """Tell a large value by what is new."""
+    message.type = value.type
+    message.header = value.header
+    message.digest = value.digest
+    if value.base is not None:
+        message.base_version = value.base.version
+        message.base_digest = value.base.digest
+    message.keep_first = value.keep_first
+    message.keep_last = value.keep_last
+    message.entries = value.entries
+    message.chunks.extend(value.chunks.values())
 
 
-def checkpoint(stored: Checkpoint) -> pb.Checkpoint:
-    """Return a stored checkpoint, its values as they are told."""
+def fill_checkpoint(message: pb.Checkpoint, stored: Checkpoint) -> None:
+    """Tell a stored checkpoint, its values as they are to be told.
+
+    It is filled in place: a message that a constructor nests into another is copied, values and all.
+    """
     head = stored.head
-    return pb.Checkpoint(
-        ref=pb.CheckpointRef(
-            thread_id=head.thread_id,
-            checkpoint_ns=head.checkpoint_ns,
-            checkpoint_id=head.checkpoint_id,
-        ),
-        parent_checkpoint_id=head.parent_checkpoint_id or "",
-        checkpoint=blob(head.body),
-        metadata_json=head.metadata,
-        channel_values=[
-            pb.ChannelValue(
-                channel=ref.channel,
-                version=ref.version,
-                value=blob(value) if isinstance(value, Blob) else None,
-                edit=edit(value) if isinstance(value, ValueEdit) else None,
-            )
-            for ref, value in zip(head.values, stored.values, strict=True)
-        ],
-        pending_writes=[
-            pb.PendingWrite(
-                task_id=write.task_id,
-                task_path=write.task_path,
-                idx=write.idx,
-                channel=write.channel,
-                value=blob(write.value),
-            )
-            for write in head.pending_writes
-        ],
-    )
+    message.ref.thread_id = head.thread_id
+    message.ref.checkpoint_ns = head.checkpoint_ns
+    message.ref.checkpoint_id = head.checkpoint_id
+    message.parent_checkpoint_id = head.parent_checkpoint_id or ""
+    message.checkpoint.type = head.body.type
+    message.checkpoint.data = head.body.data
+    message.metadata_json = head.metadata
+    for ref, value in zip(head.values, stored.values, strict=True):
+        told = message.channel_values.add(channel=ref.channel, version=ref.version)
+        if isinstance(value, Blob):
+            told.value.type = value.type
+            told.value.data = value.data
+        elif value is not None:
+            fill_edit(told.edit, value)
+    for write in head.pending_writes:
+        pending = message.pending_writes.add(
+            task_id=write.task_id, task_path=write.task_path, idx=write.idx, channel=write.channel
+        )
+        pending.value.type = write.value.type
+        pending.value.data = write.value.data
 
 
 def thread(stored: Thread) -> pb.Thread:

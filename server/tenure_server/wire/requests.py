@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import Message
 from tenure.v1 import checkpoints_pb2 as pb
@@ -14,6 +14,7 @@ from tenure.v1.common_pb2 import Operation as OperationMessage
 
 from tenure_server import errors
 from tenure_server.domain import (
+    EMPTY,
     Blob,
     ChannelValue,
     CheckpointRef,
@@ -198,16 +199,18 @@ class Requests:
             self._filterable(metadata),
             run_id if isinstance(run_id, str) and len(run_id.encode()) <= limits.max_id_bytes else None,
             versions,
-            [
-                ChannelValue(
-                    self._name(new.channel, f"{field}.new_values.channel"),
-                    self._name(new.version, f"{field}.new_values.version"),
-                    self._value(new, f"{field}.new_values"),
-                )
-                for new in message.new_values
-            ],
+            # What is not stored reads as no value: a third of the rows of a chat.
+            [value for value in self._values(message, f"{field}.new_values") if value.value.type != EMPTY],
             message.format_version,
         )
+
+    def _values(self, message: pb.PutCheckpoint, field: str) -> Iterator[ChannelValue]:
+        for new in message.new_values:
+            yield ChannelValue(
+                self._name(new.channel, f"{field}.channel"),
+                self._name(new.version, f"{field}.version"),
+                self._value(new, field),
+            )
 
     def _value(self, message: pb.ChannelValue, field: str) -> Blob | ValueEdit:
         if not message.HasField("edit"):

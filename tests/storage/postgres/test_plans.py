@@ -213,9 +213,9 @@ async def test_a_batch_of_new_threads_is_written_by_index(filled: Filled) -> Non
 
 async def test_a_value_told_against_another_is_written_and_read_by_index(filled: Filled) -> None:
     tenant, thread = filled.tenant, "thread-1"
-    base = cut(b"%d" % 0)
-    await tenant.write(put_edits(thread, "6000", edits={"large": base.whole()}, versions={"large": "0"}))
-    values = [cut(b" ".join(b"%d" % part for part in range(length))) for length in range(1, REPEATS + 2)]
+    # So long that all are told against the first.
+    values = [cut(b" ".join(b"%d" % part for part in range(length))) for length in range(200, REPEATS + 201)]
+    await tenant.write(put_edits(thread, "6000", edits={"large": values[0].whole()}, versions={"large": "0"}))
 
     async def turn(number: int) -> None:
         base, value = values[number], values[number + 1]
@@ -230,17 +230,26 @@ async def test_a_value_told_against_another_is_written_and_read_by_index(filled:
         assert await values_of(tenant, head) == {"large": value.data}
 
     _assert_indexed(await filled.scans_of(turn), ("checkpoint", "thread_head", "channel_value", "chunk"))
+    with psycopg.connect(filled.admin_url) as admin:
+        told = admin.execute(
+            "SELECT count(*) FROM tenure.channel_value WHERE anchor_version = '0'"
+        ).fetchone()
+    assert told == (REPEATS,)
 
 
 async def test_a_history_is_walked_by_index(filled: Filled) -> None:
-    large = cut(b"a b c")
+    base, large = cut(b"a b c"), cut(b"a b c d")
+    told = large.edit(base, "base")
     await filled.tenant.write(
-        put_edits("thread-3", "7000", edits={"large": large.whole()}),
+        put_edits("thread-3", "6999", edits={"large": base.whole()}, versions={"large": "base"}),
+        put_edits("thread-3", "7000", edits={"large": told}, versions={"large": "told"}),
         *(put("thread-3", f"{7000 + step}", f"{6999 + step}") for step in range(1, 20)),
     )
 
     async def walk(number: int) -> None:
-        assert (await filled.tenant.history("thread-3", "large"))["large"].seed is not None
+        seed = (await filled.tenant.history("thread-3", "large"))["large"].seed
+        assert seed is not None
+        assert seed.data == large.data
 
     _assert_indexed(
         await filled.scans_of(walk), ("checkpoint", "pending_write", "channel_value", "thread_head", "chunk")

@@ -22,7 +22,7 @@ from tests.harness.databases import Database as DatabaseNames
 from tests.storage.chunked import read
 from tests.storage.postgres.walls import PREDICATE, cut_predicates, drop_policies
 from tests.storage.tenant import Tenant
-from tests.storage.test_contract_isolation import CHUNKED, USES, Use, fill
+from tests.storage.test_contract_isolation import CHUNKED, TOLD, USES, Use, fill
 
 MIGRATIONS = Path(migrate.__file__).with_name("migrations")
 
@@ -101,6 +101,7 @@ async def test_with_both_walls_down_the_leak_is_seen(database: DatabaseNames) ->
         await fill(tenant)
         assert await stranger.stored() != []
         assert await read(stranger, "t", "2") == {"large": CHUNKED.data}
+        assert await read(stranger, "t", "2", ns="told") == {"large": TOLD.data}
         assert await stranger.threads() != []
 
 

@@ -92,10 +92,7 @@ def test_a_put_carries_values_of_new_versions_only() -> None:
 
     assert put.ref == pb.CheckpointRef(thread_id="7", checkpoint_ns="ns", checkpoint_id=checkpoint["id"])
     assert put.parent_checkpoint_id == "parent"
-    assert {value.channel: value.value for value in put.new_values} == {
-        "new": blob(2),
-        "gone": common_pb2.Blob(type="empty"),
-    }
+    assert {value.channel: value.value for value in put.new_values} == {"new": blob(2)}
     assert {item.channel: item.version for item in put.channel_versions} == {
         "old": "s:1",
         "new": "s:2",

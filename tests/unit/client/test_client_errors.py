@@ -105,6 +105,17 @@ def test_an_rpc_and_a_result_in_a_batch_are_decoded_alike(sent: server_errors.Te
     assert (str(of_rpc), of_rpc.retry_after) == (str(of_result), of_result.retry_after)
 
 
+def test_an_upload_that_broke_off_can_be_repeated_and_another_fault_cannot() -> None:
+    """grpc.aio forgets what the server said when it ended an upload early."""
+    broke_off = errors.from_rpc(Failed(grpc.StatusCode.INTERNAL, "Internal error from Core"))
+    other = errors.from_rpc(Failed(grpc.StatusCode.INTERNAL, "Internal error"))
+
+    assert type(broke_off) is errors.Unavailable
+    assert (broke_off.retryable, broke_off.maybe_applied) == (True, True)
+    assert type(other) is errors.ServerError
+    assert not other.retryable
+
+
 @pytest.mark.parametrize(
     ("pushback", "retry_after"), [("700", 0.7), ("0", 0.0), ("-1", None), ("soon", None)]
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,77 +10,13 @@ from google.rpc import status_pb2
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client import errors
 from tenure_client.calls import MAX_UNARY_REQUEST, Call
-from tenure_client.lanes import MAX_IN_FLIGHT, MAX_OPERATIONS, Lane, Ticket
+from tenure_client.lanes import _CROWD as CROWD
+from tenure_client.lanes import MAX_IN_FLIGHT, MAX_OPERATIONS, PATIENCE, Ticket
 from tenure_client.retry import wanted_ms
 
+from tests.unit.client.sending import Sent
+
 LOST = errors.Unavailable("the connection was lost", maybe_applied=True)
-
-
-class Batch:
-    """A batch that was sent, to be answered when the test wants."""
-
-    def __init__(self, request: pb.SessionRequest, answer: Callable[[Any], None]) -> None:
-        self.request = request
-        self.answer = answer
-
-    @property
-    def names(self) -> list[str]:
-        mutations = self.request.write.mutations
-        named = [one.put_writes for one in mutations] or self.request.read.reads
-        return [one.ref.thread_id for one in named]
-
-    def results(self, *codes: int) -> pb.SessionResponse:
-        """Return an answer with these statuses, OK for all by default."""
-        given = codes or (0,) * len(self.names)
-        results = [pb.MutationResult(status=status_pb2.Status(code=code)) for code in given]
-        return pb.SessionResponse(write=pb.WriteResponse(results=results))
-
-
-class Sent:
-    """A lane, what it has sent, and what became of operations.
-
-    Attributes:
-        failure: What sending raises.
-        outcomes: What each operation was told, by its name.
-    """
-
-    def __init__(self) -> None:
-        self.lane = Lane(self._send)
-        self.batches: list[Batch] = []
-        self.failure: BaseException | None = None
-        self.outcomes: dict[str, list[Any]] = {}
-
-    def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> None:
-        if self.failure is not None:
-            raise self.failure
-        self.batches.append(Batch(request, on_answer))
-
-    def ticket(self, name: str, *, size: int = 0, seconds: float = 60) -> Ticket:
-        """Put a write of a thread of this name into the lane."""
-        writes = [pb.PendingWrite(channel="x" * size)]
-        mutation = pb.Mutation(put_writes=pb.PutWrites(ref=pb.CheckpointRef(thread_id=name), writes=writes))
-        told = self.outcomes.setdefault(name, [])
-        ticket = Ticket(Call("Write", mutation, mutation.operation), time.monotonic() + seconds, told.append)
-        self.lane.add(ticket)
-        return ticket
-
-    def submit(self, *names: str, size: int = 0) -> list[Ticket]:
-        """Submit writes one after the other."""
-        tickets = []
-        for name in names:
-            tickets.append(self.ticket(name, size=size))
-            self.lane.flush()
-        return tickets
-
-    @property
-    def names(self) -> list[list[str]]:
-        """The batches, each as the names of its operations."""
-        return [batch.names for batch in self.batches]
-
-    def outcome(self, name: str) -> Any:
-        """Return what an operation was told, which must be one thing."""
-        (outcome,) = self.outcomes[name]
-        return outcome
 
 
 @pytest.fixture
@@ -317,6 +252,60 @@ def test_whatever_interrupts_sending_loses_neither_a_place_nor_a_neighbour(
         assert isinstance(sent.outcome(name), errors.Unavailable)
         assert sent.outcome(name).maybe_applied, "it is not known how far it came"
     assert sent.names == [["b"], ["c"]]
+
+
+def test_pending_writes_wait_a_moment_for_company(sent: Sent) -> None:
+    """LangGraph puts the next checkpoint right after them."""
+    sent.pending("writes")
+    sent.lane.flush()
+    assert sent.names == []
+    sent.submit("put")
+
+    assert sent.names == [["writes", "put"]]
+
+
+def test_pending_writes_that_have_waited_leave_alone(sent: Sent) -> None:
+    ticket = sent.pending("writes")
+    assert ticket.lingers
+    sent.lane.flush()
+    ticket.leaves_at = time.monotonic()
+    sent.lane.flush()
+
+    assert sent.names == [["writes"]]
+
+
+def test_a_crowd_of_pending_writes_waits_for_nobody(sent: Sent) -> None:
+    names = [str(number) for number in range(CROWD)]
+    for name in names:
+        assert sent.names == []
+        sent.pending(name)
+        sent.lane.flush()
+
+    assert sent.names == [names]
+
+
+def test_pending_writes_that_waited_for_a_place_leave_with_what_else_did(sent: Sent) -> None:
+    sent.submit("a", "b")
+    first, _ = sent.pending("c"), sent.pending("d")
+    first.leaves_at = time.monotonic() - PATIENCE
+    sent.batches[0].answer(sent.batches[0].results())
+
+    assert sent.names == [["a"], ["b"], ["c", "d"]]
+
+
+def test_pending_writes_wait_longer_while_a_batch_is_under_way(sent: Sent) -> None:
+    """Whoever waits for its answer stores the next checkpoint then."""
+    sent.submit("a")
+    pending = sent.pending("b")
+    pending.leaves_at = time.monotonic()
+    sent.lane.flush()
+    assert pending.waits()
+    sent.batches[0].answer(sent.batches[0].results())
+    assert sent.names == [["a"]]
+    sent.submit("c")
+
+    assert sent.names == [["a"], ["b", "c"]]
+    assert not pending.waits()
 
 
 def test_reads_travel_as_reads(sent: Sent) -> None:

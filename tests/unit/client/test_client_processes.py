@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -251,29 +250,34 @@ def test_an_interrupted_caller_leaves_its_neighbours_alone(server: Script) -> No
 
 def test_loops_in_turn_leave_neither_channels_nor_threads(server: Script) -> None:
     needs_proc()
-    saver = TenureSaver(server.target, api_key=KEY)
-
-    async def several() -> None:
-        await asyncio.gather(*(saver.aget_tuple(CONFIG) for _ in range(3)))
-
-    def threads() -> int:
-        gc.collect()
-        return len(list(Path("/proc/self/task").iterdir()))
-
-    def sockets() -> int:
-        gc.collect()
-        return len([fd for fd in Path("/proc/self/fd").iterdir() if _is_socket(fd)])
-
-    for _ in range(5):
+    done = program(
+        """
+import asyncio, gc, os, sys
+from tenure_client import TenureSaver
+saver = TenureSaver(sys.argv[1], api_key="tn_x")
+config = {"configurable": {"thread_id": "t"}}
+async def several():
+    await asyncio.gather(*(saver.aget_tuple(config) for _ in range(3)))
+def left():
+    gc.collect()
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+def run(loops):
+    for _ in range(loops):
         asyncio.run(several())
-    before, open_before = threads(), sockets()
-    for _ in range(30):
-        asyncio.run(several())
+        gc.collect()
+run(5)
+before = left()
+run(30)
+assert len(saver.connection._channels._aio) == 1
+# gRPC keeps a few of its own, more or fewer.
+assert all(after - then < 15 for then, after in zip(before, left())), (before, left())
+""",
+        server.target,
+    )
 
-    assert len(saver.connection._channels._aio) == 1
-    assert threads() - before < 10, "each loop leaves a thread"
-    assert sockets() - open_before < 10, "each loop leaves a connection"
-    saver.close()
+    # gRPC itself may write of events that come after a loop was closed.
+    assert done.returncode == 0, done.stderr
+    assert server.sessions == 35
 
 
 def test_closing_again_and_again_leaves_no_thread(server: Script) -> None:
@@ -286,10 +290,3 @@ def test_closing_again_and_again_leaves_no_thread(server: Script) -> None:
         if thread.name == "tenure-session":
             thread.join(PATIENCE)
             assert not thread.is_alive()
-
-
-def _is_socket(descriptor: Path) -> bool:
-    try:
-        return os.readlink(descriptor).startswith("socket:")
-    except OSError:
-        return False

@@ -28,7 +28,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     # The global provider can be set only once in a process.
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     return exporter
 
 
@@ -45,15 +45,23 @@ def test_the_server_learns_the_operations_span(server: scripted.Script, spans: I
         saver.get_tuple(CONFIG)
         asyncio.run(saver.aget_tuple(CONFIG))
         list(saver.list(CONFIG))
+        saver.delete_thread("private")
 
     finished = spans.get_finished_spans()
-    assert [span.name for span in finished] == ["tenure.saver.get_tuple"] * 2 + ["tenure.saver.list"]
-    assert [(span.attributes or {})["tenure.attempts"] for span in finished] == [2, 1, 1]
+    assert [span.name for span in finished] == [
+        "tenure.saver.get_tuple",
+        "tenure.saver.get_tuple",
+        "tenure.saver.list",
+        "tenure.saver.delete_thread",
+    ]
+    assert [(span.attributes or {})["tenure.attempts"] for span in finished] == [2, 1, 1, 1]
     contexts = [span.context for span in finished]
     sent = [f"00-{one.trace_id:032x}-{one.span_id:016x}-{one.trace_flags:02x}" for one in contexts]
-    expected = [sent[0], sent[0], sent[1], sent[2]]
+    expected = [sent[0], sent[0], sent[1], sent[2], sent[3]]
     assert [seen.operation.traceparent for seen in server.seen] == expected
-    assert [seen.metadata["traceparent"] for seen in server.seen] == expected
+    # A session carries operations of many spans: its own metadata names none of them.
+    by_method = {seen.method: seen.metadata.get("traceparent") for seen in server.seen}
+    assert by_method == {"Read": None, "List": sent[2], "DeleteThread": sent[3]}
 
 
 def test_no_span_holds_what_was_stored(server: scripted.Script, spans: InMemorySpanExporter) -> None:

@@ -21,6 +21,7 @@ from tenure_server.limits import Limits
 from tenure_server.services.checkpoints import CheckpointService
 from tenure_server.services.sessions import Sessions
 from tenure_server.storage.memory import MemoryCheckpoints, MemoryTenants
+from tenure_server.storage.ports import Answered
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 OPERATION = common_pb2.Operation(operation_id=b"i" * 16, traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
@@ -44,6 +45,7 @@ class Store(MemoryCheckpoints):
         open: Calls wait until it is set.
         held: Names of the methods that wait; by default all.
         running: Calls under way.
+        busy: Threads whose mutations wait for `freed`; those of others are answered before.
     """
 
     def __init__(self) -> None:
@@ -54,6 +56,8 @@ class Store(MemoryCheckpoints):
         self.open.set()
         self.held: set[str] = {"write", "heads", "list_heads"}
         self.running = 0
+        self.busy: set[str] = set()
+        self.freed = asyncio.Event()
 
     async def _pass(self, method: str) -> None:
         self.asked.set()
@@ -67,10 +71,24 @@ class Store(MemoryCheckpoints):
             raise self.failure
 
     async def write(
-        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+        self,
+        tenant: TenantId,
+        mutations: Sequence[Mutation],
+        *,
+        wait: bool = True,
+        answered: Answered | None = None,
     ) -> Sequence[errors.TenureError | None]:
         await self._pass("write")
-        return await super().write(tenant, mutations, wait=wait)
+        outcomes: dict[int, errors.TenureError | None] = {}
+        for index, mutation in sorted(
+            enumerate(mutations), key=lambda one: one[1].ref.thread_id in self.busy
+        ):
+            if mutation.ref.thread_id in self.busy:
+                await self.freed.wait()
+            (outcomes[index],) = await super().write(tenant, [mutation], wait=wait)
+            if answered is not None:
+                answered(index, outcomes[index])
+        return [outcomes[index] for index in range(len(mutations))]
 
     async def heads(
         self,

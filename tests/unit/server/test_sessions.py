@@ -33,6 +33,7 @@ async def served() -> AsyncIterator[Served]:
     async with serving(trust=0) as opened:
         yield opened
         opened.store.open.set()
+        opened.store.freed.set()
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -136,6 +137,7 @@ async def test_sessions_of_two_tenants_are_two_worlds(served: Served) -> None:
 async def test_a_batch_takes_a_slot_while_it_runs_and_an_idle_session_none(served: Served) -> None:
     stream = Stream(served)
     await stream.ask(read("t"))
+    await until(lambda: not served.admission._running[UNARY, served.tenant])
     with ExitStack() as running:
         for _ in range(UNARY.per_tenant):
             running.enter_context(served.admission.slot(WRITE_METHOD, served.tenant))
@@ -239,6 +241,17 @@ async def test_what_is_acknowledged_or_read_amid_a_drain_is_not_lost(served: Ser
     assert sorted(stored) == sorted(str(call_id - 1) for call_id in answered)
 
 
+async def test_a_session_that_ends_twice_ends_once(served: Served) -> None:
+    """It grows old while the server drains."""
+    stream = Stream(served)
+    await stream.ask(read("t"))
+    (session,) = served.sessions._open
+    served.sessions.drain()
+    session.end()
+    assert await stream.receive() is None
+    assert await stream.call.code() is grpc.StatusCode.OK
+
+
 async def test_an_old_session_ends_by_itself(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "_MAX_AGE", 0.01)
     stream = Stream(served)
@@ -265,6 +278,59 @@ async def test_a_large_answer_comes_in_parts_that_fit(served: Served) -> None:
     assert found == names
 
 
+async def part_of(stream: Stream, call_id: int) -> tuple[list[int], list[bool], bool]:
+    """Return the next answer: positions, whether each was stored, whether more follows."""
+    part = await stream.receive()
+    assert part is not None
+    assert part.call_id == call_id
+    assert part.HasField("write")
+    return list(part.positions), [result.status.code == 0 for result in part.write.results], part.more
+
+
+async def test_a_write_with_a_busy_thread_is_answered_in_parts(served: Served) -> None:
+    stream = Stream(served)
+    served.store.busy = {"busy"}
+    sent = await stream.send(write("busy", "free", "", "busy", "free too"))
+
+    positions, stored, more = await part_of(stream, sent)
+    assert more
+    assert dict(zip(positions, stored, strict=True)) == {1: True, 2: False, 4: True}
+    assert (await stream.ask(read("free"))).read.results[0].checkpoint.ref.checkpoint_id == "1"
+    served.store.freed.set()
+    assert await part_of(stream, sent) == ([0, 3], [True, True], False)
+
+
+async def test_a_write_of_a_busy_thread_alone_says_that_it_takes_longer(served: Served) -> None:
+    stream = Stream(served)
+    served.store.busy = {"busy"}
+    sent = await stream.send(write("busy", "busy"))
+    assert await part_of(stream, sent) == ([], [], True)
+
+    served.store.freed.set()
+    assert await part_of(stream, sent) == ([], [True, True], False)
+
+
+async def test_a_write_that_is_complete_in_time_is_answered_once(served: Served) -> None:
+    answer = await Stream(served).ask(write("a", "", "b"))
+    assert not answer.more
+    assert not answer.positions
+    assert len(answer.write.results) == 3
+
+
+async def test_busy_batches_take_no_room_from_others(served: Served) -> None:
+    stream = Stream(served)
+    served.store.busy = {"busy"}
+    sent = []
+    for _ in range(2 * MOST):
+        sent.append(await stream.send(write("busy", "free")))
+        assert (await part_of(stream, sent[-1]))[2]
+    assert not (await stream.ask(read("free"))).HasField("status")
+
+    served.store.freed.set()
+    answers = [await stream.receive() for _ in sent]
+    assert sorted(answer.call_id for answer in answers if answer) == sent
+
+
 async def test_a_session_that_its_client_leaves_gives_everything_back(served: Served) -> None:
     stream = Stream(served)
     served.store.open.clear()
@@ -274,6 +340,15 @@ async def test_a_session_that_its_client_leaves_gives_everything_back(served: Se
     stream.call.cancel()
 
     await until(lambda: not served.store.running)
+    await until(lambda: not +served.admission._running)
+
+
+async def test_a_session_that_its_client_leaves_after_a_part_gives_everything_back(served: Served) -> None:
+    stream = Stream(served)
+    served.store.busy = {"busy"}
+    assert (await part_of(stream, await stream.send(write("busy", "free"))))[2]
+    stream.call.cancel()
+
     await until(lambda: not +served.admission._running)
 
 

@@ -152,7 +152,8 @@ def test_a_reader_gets_the_value_in_no_more_bytes_than_said(
     telling = reader.tell(now)
     have = packed(old, new)
     values = telling.values({}, {chunk: have[chunk] for chunk in telling.chunks()})
-    message = replies.checkpoint(Checkpoint(now, values))
+    message = pb.Checkpoint()
+    replies.fill_checkpoint(message, Checkpoint(now, values))
     assert message.ByteSize() <= telling.size()
     (only,) = message.channel_values
     if kind == "whole":
@@ -180,6 +181,8 @@ def test_an_edit_goes_out_as_it_came_in() -> None:
     edit = NEW.edit(OLD, "1", first=1, last=1)
     (value,) = told(held(OLD).tell(head(ref(NEW), bases={"c": OLD.recipe})))
     assert isinstance(value, ValueEdit)
-    assert replies.edit(value) == edit
-    assert replies.edit(WHOLE_EDIT) == NEW.edit()
+    for sent, expected in ((value, edit), (WHOLE_EDIT, NEW.edit())):
+        message = pb.ValueEdit()
+        replies.fill_edit(message, sent)
+        assert message == expected
     assert pb.ValueEdit.FromString(edit.SerializeToString()) == edit

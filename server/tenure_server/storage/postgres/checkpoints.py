@@ -18,6 +18,7 @@ from tenure_server.domain import (
     Thread,
 )
 from tenure_server.errors import TenureError
+from tenure_server.storage.ports import Answered
 from tenure_server.storage.postgres import reads, writes
 from tenure_server.storage.postgres.pool import Database
 from tenure_server.storage.postgres.threads import Removals
@@ -41,7 +42,12 @@ class PostgresCheckpoints:
         self._inline_bytes = inline_bytes
 
     async def write(
-        self, tenant: TenantId, mutations: Sequence[Mutation], *, wait: bool = True
+        self,
+        tenant: TenantId,
+        mutations: Sequence[Mutation],
+        *,
+        wait: bool = True,
+        answered: Answered | None = None,
     ) -> Sequence[TenureError | None]:
         return await writes.write(self._database, tenant, mutations, wait=wait)
 

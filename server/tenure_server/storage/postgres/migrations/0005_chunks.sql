@@ -5,6 +5,12 @@
 -- holds the thread's lock and stores its chunks in the same transaction, and a chunk goes only with the last
 -- recipe that names it; so every chunk of a stored recipe is there.
 --
+-- A recipe may be told against an anchor, which is another value of the channel, in the same namespace, whose
+-- own recipe is whole: it is then the first `keep_first` entries of the anchor's, those in `recipe`, and the
+-- last `keep_last` of the anchor's. An anchor goes only after such recipes have been made whole, under the
+-- thread's lock; so every recipe takes one look-up more at most, and no reader finds an anchor missing. Readers
+-- outside this file never see any of this.
+--
 -- Servers of 0.1.0 may share the database during a rollout. They write whole values only, and those of their
 -- functions that would lose chunks or hand out a header for the value are replaced below.
 
@@ -18,8 +24,13 @@ CREATE TABLE tenure.chunk (
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE tenure.chunk ALTER COLUMN data SET STORAGE EXTERNAL;
 
--- No value means that `data` is the whole value. Nothing here reads or rewrites the rows there are.
-ALTER TABLE tenure.channel_value ADD COLUMN recipe bytea;
+-- No recipe means that `data` is the whole value, no anchor that the recipe is whole. Nothing here reads or
+-- rewrites the rows there are.
+ALTER TABLE tenure.channel_value
+    ADD COLUMN recipe bytea,
+    ADD COLUMN anchor_version text COLLATE "C",
+    ADD COLUMN keep_first int,
+    ADD COLUMN keep_last int;
 ALTER TABLE tenure.channel_value ALTER COLUMN recipe SET STORAGE EXTERNAL;
 
 ALTER TABLE tenure.chunk ENABLE ROW LEVEL SECURITY;
@@ -35,6 +46,10 @@ CREATE POLICY every_tenant ON tenure.chunk AS PERMISSIVE FOR ALL TO tenure_ops
 
 GRANT SELECT, INSERT, DELETE ON tenure.chunk TO tenure_app;
 GRANT SELECT (tenant_id, thread_key, chunk_id), DELETE ON tenure.chunk TO tenure_ops;
+
+-- What is known of a stored value never changes: not its type, its digest or its bytes. How its recipe is kept
+-- does, when the anchor goes.
+GRANT UPDATE (recipe, anchor_version, keep_first, keep_last) ON tenure.channel_value TO tenure_app;
 
 -- The sweeper of 0.1.0 does not know of chunks. A deleted thread that has some stays in the queue until a
 -- newer one has freed them.
@@ -52,6 +67,19 @@ CREATE FUNCTION tenure.recipe_ids_1(p_recipe bytea) RETURNS SETOF bytea
 LANGUAGE sql IMMUTABLE AS $$
 SELECT DISTINCT substring(p_recipe FROM 20 * e.position + 1 FOR 16)
 FROM generate_series(0, octet_length(p_recipe) / 20 - 1) AS e (position)
+$$;
+
+-- The whole of a recipe. Without an anchor it is whole as it is stored; so is none.
+CREATE FUNCTION tenure.whole_recipe_1(p_recipe bytea, p_anchor bytea, p_keep_first int, p_keep_last int)
+RETURNS bytea
+LANGUAGE sql IMMUTABLE AS $$
+SELECT CASE
+    WHEN p_keep_first IS NULL THEN p_recipe
+    ELSE
+        substring(p_anchor FOR p_keep_first * 20)
+        || p_recipe
+        || substring(p_anchor FROM octet_length(p_anchor) - p_keep_last * 20 + 1)
+END
 $$;
 
 -- What a value in chunks is known by; `chunks.recipe_digest` of the server is the same.
@@ -135,7 +163,13 @@ DECLARE
     v_made uuid[] := '{}';
     -- The thread of each put; null for one that is not to be applied.
     v_put_thread int[] := p_put_thread;
+    -- Of values in chunks, as they are stored.
     v_recipes bytea[] := '{}';
+    v_anchors text[] := '{}';
+    v_keep_first int[] := '{}';
+    v_keep_last int[] := '{}';
+    v_kept int;
+    v_told bigint;
     v_inserted bigint;
     v_refused int[] := '{}';
     v_rewritten uuid[] := '{}';
@@ -232,16 +266,34 @@ BEGIN
 
     IF cardinality(p_edit_value) > 0 THEN
         v_recipes := array_fill(NULL::bytea, ARRAY[cardinality(p_value_put)]);
+        v_anchors := array_fill(NULL::text, ARRAY[cardinality(p_value_put)]);
+        v_keep_first := array_fill(NULL::int, ARRAY[cardinality(p_value_put)]);
+        v_keep_last := v_keep_first;
         FOR v_row IN
             SELECT e.value, p_value_put[e.value] AS put, r.recipe, p_value_digest[e.value] AS digest,
-                tenure.recipe_digest_1(p_value_type[e.value], p_value_data[e.value], r.recipe) AS actual
+                tenure.recipe_digest_1(p_value_type[e.value], p_value_data[e.value], r.recipe) AS actual,
+                -- The base's anchor serves this value, too: what is kept of both is kept of the anchor.
+                coalesce(b.anchor_version, e.base_version) AS anchor,
+                least(e.keep_first, b.keep_first) AS keep_first,
+                least(e.keep_last, b.keep_last) AS keep_last
             FROM unnest(
                 p_edit_value, p_edit_base_version, p_edit_base_digest, p_edit_keep_first, p_edit_keep_last,
                 p_edit_entries
             ) AS e (value, base_version, base_digest, keep_first, keep_last, entries)
             LEFT JOIN LATERAL (
-                SELECT c.digest, c.recipe
+                SELECT c.digest, c.anchor_version, c.keep_first, c.keep_last,
+                    tenure.whole_recipe_1(c.recipe, a.recipe, c.keep_first, c.keep_last) AS recipe
                 FROM tenure.channel_value AS c
+                LEFT JOIN LATERAL (
+                    SELECT k.recipe
+                    FROM tenure.channel_value AS k
+                    WHERE k.thread_key = c.thread_key
+                        AND k.ns_hash = c.ns_hash
+                        AND k.channel = c.channel
+                        AND k.version = c.anchor_version
+                        AND k.tenant_id = p_tenant -- wall:predicate
+                    LIMIT 1
+                ) AS a ON true
                 WHERE c.thread_key = v_keys[p_put_thread[p_value_put[e.value]]]
                     AND c.ns_hash = p_put_ns_hash[p_value_put[e.value]]
                     AND c.channel = p_value_channel[e.value]
@@ -264,7 +316,23 @@ BEGIN
             WHERE v_keys[p_put_thread[p_value_put[e.value]]] IS NOT NULL
         LOOP
             IF v_row.actual = v_row.digest THEN
-                v_recipes[v_row.value] := v_row.recipe;
+                v_kept := CASE WHEN v_row.anchor IS NULL THEN 0 ELSE v_row.keep_first + v_row.keep_last END;
+                v_told := octet_length(v_row.recipe) / 20 - v_kept;
+                -- Against an anchor if that takes less room than to name it, and while there are no more entries
+                -- to tell than the square root of all. More would make each value of a channel that grows
+                -- larger, less would make more of them whole; this is near the least of both for any length.
+                IF v_kept * 20 > octet_length(v_row.anchor) + 8
+                    AND v_told * v_told <= octet_length(v_row.recipe) / 20
+                THEN
+                    v_recipes[v_row.value] := substring(
+                        v_row.recipe FROM v_row.keep_first * 20 + 1 FOR v_told::int * 20
+                    );
+                    v_anchors[v_row.value] := v_row.anchor;
+                    v_keep_first[v_row.value] := v_row.keep_first;
+                    v_keep_last[v_row.value] := v_row.keep_last;
+                ELSE
+                    v_recipes[v_row.value] := v_row.recipe;
+                END IF;
             ELSIF v_put_thread[v_row.put] IS NOT NULL THEN
                 missing := missing || v_row.put;
                 v_put_thread[v_row.put] := NULL;
@@ -382,14 +450,18 @@ BEGIN
 
     IF cardinality(p_value_put) > 0 THEN
         INSERT INTO tenure.channel_value (
-            tenant_id, thread_key, ns_hash, channel, version, type, digest, data, recipe
+            tenant_id, thread_key, ns_hash, channel, version, type, digest, data,
+            recipe, anchor_version, keep_first, keep_last
         )
         SELECT
             p_tenant, v_keys[v_put_thread[p.put]], p_put_ns_hash[p.put], p.channel, p.version, p.type, p.digest,
-            p.data, p.recipe
+            p.data, p.recipe, p.anchor_version, p.keep_first, p.keep_last
         FROM unnest(
-            p_value_put, p_value_channel, p_value_version, p_value_type, p_value_digest, p_value_data, v_recipes
-        ) AS p (put, channel, version, type, digest, data, recipe)
+            p_value_put, p_value_channel, p_value_version, p_value_type, p_value_digest, p_value_data,
+            v_recipes, v_anchors, v_keep_first, v_keep_last
+        ) AS p (
+            put, channel, version, type, digest, data, recipe, anchor_version, keep_first, keep_last
+        )
         WHERE v_keys[v_put_thread[p.put]] IS NOT NULL
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS v_inserted = ROW_COUNT;
@@ -556,8 +628,19 @@ BEGIN
             array_agg(s.recipe) AS recipes
         FROM jsonb_each_text(c.versions) AS e (channel, version)
         CROSS JOIN LATERAL (
-            SELECT k.channel, k.version, k.type, k.digest, k.data, k.recipe
+            SELECT k.channel, k.version, k.type, k.digest, k.data,
+                tenure.whole_recipe_1(k.recipe, g.recipe, k.keep_first, k.keep_last) AS recipe
             FROM tenure.channel_value AS k
+            LEFT JOIN LATERAL (
+                SELECT a.recipe
+                FROM tenure.channel_value AS a
+                WHERE a.thread_key = k.thread_key
+                    AND a.ns_hash = k.ns_hash
+                    AND a.channel = k.channel
+                    AND a.version = k.anchor_version
+                    AND a.tenant_id = p_tenant -- wall:predicate
+                LIMIT 1
+            ) AS g ON true
             WHERE k.thread_key = h.thread_key
                 AND k.ns_hash = r.ns_hash
                 AND k.channel = e.channel
@@ -591,8 +674,19 @@ BEGIN
             array_agg(s.recipe) AS recipes
         FROM generate_series(p_held_first[r.position], p_held_last[r.position]) AS d (number)
         CROSS JOIN LATERAL (
-            SELECT k.digest, k.recipe
+            SELECT k.digest,
+                tenure.whole_recipe_1(k.recipe, g.recipe, k.keep_first, k.keep_last) AS recipe
             FROM tenure.channel_value AS k
+            LEFT JOIN LATERAL (
+                SELECT a.recipe
+                FROM tenure.channel_value AS a
+                WHERE a.thread_key = k.thread_key
+                    AND a.ns_hash = k.ns_hash
+                    AND a.channel = k.channel
+                    AND a.version = k.anchor_version
+                    AND a.tenant_id = p_tenant -- wall:predicate
+                LIMIT 1
+            ) AS g ON true
             WHERE k.thread_key = h.thread_key
                 AND k.ns_hash = r.ns_hash
                 AND k.channel = p_held_channel[d.number]
@@ -897,8 +991,19 @@ BEGIN
         INTO v_ended, v_types, v_data, v_recipes
         FROM unnest(v_remaining) AS r (channel)
         CROSS JOIN LATERAL (
-            SELECT s.type, s.data, s.recipe
+            SELECT s.type, s.data,
+                tenure.whole_recipe_1(s.recipe, g.recipe, s.keep_first, s.keep_last) AS recipe
             FROM tenure.channel_value AS s
+            LEFT JOIN LATERAL (
+                SELECT a.recipe
+                FROM tenure.channel_value AS a
+                WHERE a.thread_key = s.thread_key
+                    AND a.ns_hash = s.ns_hash
+                    AND a.channel = s.channel
+                    AND a.version = s.anchor_version
+                    AND a.tenant_id = p_tenant -- wall:predicate
+                LIMIT 1
+            ) AS g ON true
             WHERE s.thread_key = v_key
                 AND s.ns_hash = p_ns_hash
                 AND s.channel = r.channel
@@ -1001,9 +1106,12 @@ BEGIN
         AND c.thread_key = v_source;
 
     INSERT INTO tenure.channel_value (
-        tenant_id, thread_key, ns_hash, channel, version, type, digest, data, recipe
+        tenant_id, thread_key, ns_hash, channel, version, type, digest, data,
+        recipe, anchor_version, keep_first, keep_last
     )
-    SELECT p_tenant, v_target, v.ns_hash, v.channel, v.version, v.type, v.digest, v.data, v.recipe
+    SELECT
+        p_tenant, v_target, v.ns_hash, v.channel, v.version, v.type, v.digest, v.data,
+        v.recipe, v.anchor_version, v.keep_first, v.keep_last
     FROM tenure.channel_value AS v
     WHERE true
         AND v.tenant_id = p_tenant -- wall:predicate
@@ -1067,24 +1175,46 @@ BEGIN
         AND c.checkpoint_ns = d.ns
         AND c.parent_checkpoint_id = d.id;
 
+    -- IN and NOT IN in places where they are hashed: a join, planned for the few rows that the planner expects of
+    -- a thread, compares each with each.
     WITH held AS MATERIALIZED (
         SELECT DISTINCT tenure.ns_hash_1(c.checkpoint_ns) AS ns_hash, e.channel, e.version
         FROM tenure.checkpoint AS c
         CROSS JOIN LATERAL jsonb_each_text(c.versions) AS e (channel, version)
-        WHERE true
+        WHERE e.version IS NOT NULL
             AND c.tenant_id = p_tenant -- wall:predicate
             AND c.thread_key = p_key
+    ), made_whole AS (
+        -- What stays while its anchor goes. Both parts see the table as it was, and no row is of both.
+        UPDATE tenure.channel_value AS v
+        SET
+            recipe = (
+                SELECT tenure.whole_recipe_1(v.recipe, a.recipe, v.keep_first, v.keep_last)
+                FROM tenure.channel_value AS a
+                WHERE a.thread_key = p_key
+                    AND a.ns_hash = v.ns_hash
+                    AND a.channel = v.channel
+                    AND a.version = v.anchor_version
+                    AND a.tenant_id = p_tenant -- wall:predicate
+                LIMIT 1
+            ),
+            anchor_version = NULL,
+            keep_first = NULL,
+            keep_last = NULL
+        WHERE v.thread_key = p_key
+            AND v.tenant_id = p_tenant -- wall:predicate
+            AND v.anchor_version IS NOT NULL
+            AND (v.ns_hash, v.channel, v.anchor_version) NOT IN (
+                SELECT h.ns_hash, h.channel, h.version FROM held AS h
+            )
+            AND ((v.ns_hash, v.channel, v.version) IN (
+                SELECT h.ns_hash, h.channel, h.version FROM held AS h
+            )) IS TRUE
     )
     DELETE FROM tenure.channel_value AS v
     WHERE v.thread_key = p_key
         AND v.tenant_id = p_tenant -- wall:predicate
-        AND NOT EXISTS (
-            SELECT
-            FROM held
-            WHERE held.ns_hash = v.ns_hash
-                AND held.channel = v.channel
-                AND held.version = v.version
-        );
+        AND (v.ns_hash, v.channel, v.version) NOT IN (SELECT h.ns_hash, h.channel, h.version FROM held AS h);
 
     -- The recipes are copied, or else a long one would be read from outside its row for each entry.
     WITH named AS MATERIALIZED (

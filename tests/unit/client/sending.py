@@ -1,0 +1,85 @@
+"""A lane whose batches a test answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from google.rpc import status_pb2
+from tenure.v1 import checkpoints_pb2 as pb
+from tenure_client.calls import Call
+from tenure_client.lanes import Lane, Ticket
+
+
+class Batch:
+    """A batch that was sent, to be answered when the test wants."""
+
+    def __init__(self, request: pb.SessionRequest, answer: Callable[[Any], None]) -> None:
+        self.request = request
+        self.answer = answer
+
+    @property
+    def names(self) -> list[str]:
+        mutations = self.request.write.mutations
+        named: Any = [one.put if one.HasField("put") else one.put_writes for one in mutations]
+        return [one.ref.thread_id for one in named or self.request.read.reads]
+
+    def results(self, *codes: int) -> pb.SessionResponse:
+        """Return an answer with these statuses, OK for all by default."""
+        given = codes or (0,) * len(self.names)
+        results = [pb.MutationResult(status=status_pb2.Status(code=code)) for code in given]
+        return pb.SessionResponse(write=pb.WriteResponse(results=results))
+
+
+class Sent:
+    """A lane, what it has sent, and what became of operations.
+
+    Attributes:
+        failure: What sending raises.
+        outcomes: What each operation was told, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.lane = Lane(self._send)
+        self.batches: list[Batch] = []
+        self.failure: BaseException | None = None
+        self.outcomes: dict[str, list[Any]] = {}
+
+    def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.batches.append(Batch(request, on_answer))
+
+    def ticket(self, name: str, *, size: int = 0, seconds: float = 60) -> Ticket:
+        """Put a put of a thread of this name into the lane."""
+        ref = pb.CheckpointRef(thread_id=name)
+        return self._add(name, pb.Mutation(put=pb.PutCheckpoint(ref=ref, metadata_json="x" * size)), seconds)
+
+    def pending(self, name: str) -> Ticket:
+        """Put pending writes of a thread of this name into the lane."""
+        return self._add(name, pb.Mutation(put_writes=pb.PutWrites(ref=pb.CheckpointRef(thread_id=name))), 60)
+
+    def _add(self, name: str, mutation: pb.Mutation, seconds: float) -> Ticket:
+        told = self.outcomes.setdefault(name, [])
+        ticket = Ticket(Call("Write", mutation, mutation.operation), time.monotonic() + seconds, told.append)
+        self.lane.add(ticket)
+        return ticket
+
+    def submit(self, *names: str, size: int = 0) -> list[Ticket]:
+        """Submit puts one after the other."""
+        tickets = []
+        for name in names:
+            tickets.append(self.ticket(name, size=size))
+            self.lane.flush()
+        return tickets
+
+    @property
+    def names(self) -> list[list[str]]:
+        """The batches, each as the names of its operations."""
+        return [batch.names for batch in self.batches]
+
+    def outcome(self, name: str) -> Any:
+        """Return what an operation was told, which must be one thing."""
+        (outcome,) = self.outcomes[name]
+        return outcome
