@@ -92,10 +92,12 @@ async def test_a_stored_version_keeps_its_first_value(tenant: Tenant) -> None:
     assert (await tenant.one("t", "2")).values == {"a": ("1", b"the first")}
 
 
-async def test_a_version_without_a_value_keeps_having_none(tenant: Tenant) -> None:
+async def test_a_version_without_a_value_takes_one_that_comes_later(tenant: Tenant) -> None:
+    """As InMemorySaver has it: no value is not stored, so it cannot be the first."""
     await tenant.write(put("t", "1", new={"a": None}))
-    await tenant.write(put("t", "2", "1", new={"a": b"too late"}))
-    assert (await tenant.one("t", "2")).values == {}
+    await tenant.write(put("t", "2", "1", new={"a": b"the first"}))
+    await tenant.write(put("t", "3", "2", new={"a": None}))
+    assert (await tenant.one("t", "3")).values == {"a": ("1", b"the first")}
 
 
 async def test_putting_an_id_again_replaces_checkpoint_metadata_and_parent(tenant: Tenant) -> None:
