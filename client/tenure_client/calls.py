@@ -8,6 +8,7 @@ written once and both colours behave alike. A plan is tested by `send()`.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -44,6 +45,17 @@ class Shape(Enum):
     """The reply is the list of all messages of a stream."""
 
 
+_random = random.Random()  # noqa: S311
+"""Unique is enough for ids, and asking the system for each took as long as encoding the operation."""
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_random.seed)
+
+
+def new_operation_id() -> bytes:
+    """Return 16 random bytes, others than in any process that this one was forked from."""
+    return _random.getrandbits(128).to_bytes(16, "big")
+
+
 def _as_it_is(reply: Any) -> Any:
     return reply
 
@@ -72,7 +84,7 @@ class Call:
 
     def __post_init__(self) -> None:
         if not self.operation.operation_id:
-            self.operation.operation_id = os.urandom(16)
+            self.operation.operation_id = new_operation_id()
 
     @property
     def size(self) -> int:

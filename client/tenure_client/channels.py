@@ -75,7 +75,11 @@ class _Pool(Generic[C]):
         reads: Lane of the reads of checkpoints.
         room: Held by a blocking caller while it moves a large value.
         aroom: Held by a task while it moves one.
+        loop: The loop that the channels belong to, None for blocking ones. Asking for the running loop is a
+            system call before Python 3.12.
     """
+
+    loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(self, make: Callable[[], C], size: int, open_session: Callable[[Stub], Session]) -> None:
         self.channels: list[C] = [make() for _ in range(size)]
@@ -164,6 +168,7 @@ class Channels:
                 pool = self._aio[loop] = _Pool(
                     self._make_aio, self._connections, lambda stub: AioSession(stub, self._credentials)
                 )
+                pool.loop = loop
         return pool
 
     def metadata(self, traceparent: str) -> Metadata:

@@ -24,7 +24,7 @@ from tenure_client.errors import DeadlineExceeded, InvalidRequest, from_rpc
 from tenure_client.held import HeldValues
 from tenure_client.lanes import LINGER, Lane, Ticket
 from tenure_client.listing import Listing
-from tenure_client.retry import Budget, Send, Sleep, steps, wanted_ms
+from tenure_client.retry import Budget, Observer, Send, Sleep, steps, wanted_ms
 from tenure_client.target import Target
 
 T = TypeVar("T")
@@ -104,15 +104,21 @@ class Connection:
 
     async def arun(self, name: str, plan: Plan[T]) -> T:
         """Run a plan and return its value; see `run`."""
+        untraced = tracing.silent()
+        if untraced is not None:
+            return await self._adrive(plan, untraced)
         with tracing.operation(name) as observer:
-            moves = steps(plan, Budget(self._timeout), observer)
-            outcome: Any = None
-            while True:
-                try:
-                    step = moves.send(outcome)
-                except StopIteration as done:
-                    return cast("T", done.value)
-                outcome = await self._aperform(step)
+            return await self._adrive(plan, observer)
+
+    async def _adrive(self, plan: Plan[T], observer: Observer) -> T:
+        moves = steps(plan, Budget(self._timeout), observer)
+        outcome: Any = None
+        while True:
+            try:
+                step = moves.send(outcome)
+            except StopIteration as done:
+                return cast("T", done.value)
+            outcome = await self._aperform(step)
 
     def stream(self, name: str, listing: Listing[T]) -> Iterator[T]:
         """Yield the items of a listing; leaving the iterator cancels its stream.
@@ -210,7 +216,9 @@ class Connection:
             return None
         pool = self._channels.aio()
         if step.call.shape is Shape.BATCHED:
-            return await self._aride(pool.reads if step.call.method == "Read" else pool.writes, step)
+            assert pool.loop is not None
+            lane = pool.reads if step.call.method == "Read" else pool.writes
+            return await self._aride(pool.loop, lane, step)
         if step.call.method not in _SLICED:
             return await self._acall(pool.stub(), step)
         deadline = time.monotonic() + step.timeout
@@ -266,9 +274,8 @@ class Connection:
         return outcomes[0] if outcomes else late
 
     @staticmethod
-    async def _aride(lane: Lane, step: Send) -> Any:
+    async def _aride(loop: asyncio.AbstractEventLoop, lane: Lane, step: Send) -> Any:
         """Send an operation in a lane and return its outcome; see `_ride`."""
-        loop = asyncio.get_running_loop()
         arrived: asyncio.Future[Any] = loop.create_future()
 
         def tell(outcome: Any) -> None:

@@ -7,14 +7,13 @@ listing neither repeats nor skips a checkpoint.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from tenure.v1 import checkpoints_pb2 as pb
 
 from tenure_client import slices
-from tenure_client.calls import Call
+from tenure_client.calls import Call, new_operation_id
 from tenure_client.chunks import BadEdit
 from tenure_client.errors import DeadlineExceeded, TenureError, UnreadableValue
 from tenure_client.payloads import Payload, received
@@ -39,7 +38,7 @@ class Listing(Generic[T]):
 
     def __init__(self, request: pb.ListRequest, decode: Callable[[pb.Checkpoint, Values], T]) -> None:
         self._request = request
-        self._request.operation.operation_id = os.urandom(16)
+        self._request.operation.operation_id = new_operation_id()
         self._request.accepts_edits = True
         self._decode = decode
         self._left: int | None = request.limit if request.HasField("limit") else None
