@@ -24,7 +24,7 @@ from tenure_client.errors import DeadlineExceeded, InvalidRequest, from_rpc
 from tenure_client.held import HeldValues
 from tenure_client.lanes import LINGER, Lane, Ticket
 from tenure_client.listing import Listing
-from tenure_client.retry import Budget, Observer, Send, Sleep, steps, wanted_ms
+from tenure_client.retry import Budget, Send, Sleep, steps, wanted_ms
 from tenure_client.target import Target
 
 T = TypeVar("T")
@@ -104,21 +104,15 @@ class Connection:
 
     async def arun(self, name: str, plan: Plan[T]) -> T:
         """Run a plan and return its value; see `run`."""
-        untraced = tracing.silent()
-        if untraced is not None:
-            return await self._adrive(plan, untraced)
         with tracing.operation(name) as observer:
-            return await self._adrive(plan, observer)
-
-    async def _adrive(self, plan: Plan[T], observer: Observer) -> T:
-        moves = steps(plan, Budget(self._timeout), observer)
-        outcome: Any = None
-        while True:
-            try:
-                step = moves.send(outcome)
-            except StopIteration as done:
-                return cast("T", done.value)
-            outcome = await self._aperform(step)
+            moves = steps(plan, Budget(self._timeout), observer)
+            outcome: Any = None
+            while True:
+                try:
+                    step = moves.send(outcome)
+                except StopIteration as done:
+                    return cast("T", done.value)
+                outcome = await self._aperform(step)
 
     def stream(self, name: str, listing: Listing[T]) -> Iterator[T]:
         """Yield the items of a listing; leaving the iterator cancels its stream.

@@ -36,13 +36,6 @@ class Operation:
         self.bytes += size
 
 
-def silent() -> Operation | None:
-    """Return an operation that nobody traces; None if the application traces."""
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    untraced = trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-    return Operation() if untraced else None
-
-
 @contextmanager
 def operation(name: str, *, current: bool = True) -> Iterator[Operation]:
     """Run a block in a CLIENT span, or in none if the application does not trace.
@@ -52,11 +45,10 @@ def operation(name: str, *, current: bool = True) -> Iterator[Operation]:
         current: Whether the span is the current one inside the block. False for iterators, whose body
             runs in between the caller's own code.
     """
-    untraced = silent()
-    if untraced is not None:
-        yield untraced
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        yield Operation()
         return
-    trace: Any = sys.modules["opentelemetry.trace"]
     span = trace.get_tracer("tenure.client").start_span(name, kind=trace.SpanKind.CLIENT)
     if not span.get_span_context().is_valid:
         yield Operation()
