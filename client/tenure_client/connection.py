@@ -277,9 +277,9 @@ class Connection:
                 arrived.set_result(outcome)
 
         ticket = Ticket(step.call, time.monotonic() + step.timeout, tell)
-        lane.add(ticket)
-        # What other tasks submit in this tick travels along.
-        loop.call_soon(lane.flush)
+        if lane.add(ticket):
+            # What other tasks submit in this tick travels along.
+            loop.call_soon(lane.flush)
         if ticket.waits():
             loop.call_later(LINGER, _nudge, loop, lane, ticket)
         timer = loop.call_later(step.timeout, lambda: tell(lane.give_up(ticket)))

@@ -167,18 +167,26 @@ class Lane:
 
     def __init__(self, send: Callable[[pb.SessionRequest, Callable[[Any], None]], None]) -> None:
         self._send = send
+        self._to_be_flushed = False
         self._lock = threading.Lock()
         self._pending: deque[Ticket] = deque()
         self._in_flight = 0
         self._answered_at = 0.0
 
-    def add(self, ticket: Ticket) -> None:
-        """Put an operation into the lane; it leaves with the next `flush`."""
+    def add(self, ticket: Ticket) -> bool:
+        """Put an operation into the lane; it leaves with the next `flush`.
+
+        Returns:
+            Whether nobody else has added one since the last flush: who flushes for all later may rely on it.
+        """
         with self._lock:
             self._pending.append(ticket)
+            first, self._to_be_flushed = not self._to_be_flushed, True
+            return first
 
     def flush(self) -> None:
         """Send what waits, as far as there is room."""
+        self._to_be_flushed = False
         while (flight := self._take()) is not None:
             request = _request(flight.tickets)
             try:
