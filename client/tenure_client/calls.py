@@ -72,6 +72,8 @@ class Call:
         extra_seconds: Time on top of the caller's timeout.
         receive: Turns an OK reply into what the plan gets; raises what the reply says against the
             operation in its batch, which then counts as a failed attempt.
+        size: Bytes of the request, without what each attempt stamps.
+        timeout: Seconds that the attempt may take, stamped as well.
     """
 
     method: str
@@ -81,33 +83,31 @@ class Call:
     shape: Shape = Shape.UNARY
     extra_seconds: float = 0
     receive: Callable[[Any], Any] = field(default=_as_it_is)
+    size: int = field(init=False)
+    timeout: float = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         if not self.operation.operation_id:
             self.operation.operation_id = new_operation_id()
-
-    @property
-    def size(self) -> int:
-        """Bytes of the request."""
-        return self.request.ByteSize()
+        # Once: counting walks through the whole message.
+        self.size = self.request.ByteSize()
 
 
-def write(mutation: pb.Mutation) -> Plan[None]:
-    """Apply one mutation, in slices if it is large."""
+def write(mutation: pb.Mutation) -> Call:
+    """Return the call that applies one mutation, in slices if it is large."""
     call = Call("Write", mutation, mutation.operation, mutates=True, shape=Shape.BATCHED, receive=_checked)
-    size = call.size
-    if size > MAX_UNARY_REQUEST:
-        request = pb.WriteRequest(mutations=[mutation])
-        call = Call(
-            "WriteSliced",
-            request,
-            request.mutations[0].operation,
-            mutates=True,
-            shape=Shape.UPLOAD,
-            extra_seconds=size / _BYTES_PER_SECOND,
-            receive=_only_result,
-        )
-    yield call
+    if call.size <= MAX_UNARY_REQUEST:
+        return call
+    request = pb.WriteRequest(mutations=[mutation])
+    return Call(
+        "WriteSliced",
+        request,
+        request.mutations[0].operation,
+        mutates=True,
+        shape=Shape.UPLOAD,
+        extra_seconds=call.size / _BYTES_PER_SECOND,
+        receive=_only_result,
+    )
 
 
 def read(wanted: pb.CheckpointRead) -> Plan[pb.ReadResult]:

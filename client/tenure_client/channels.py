@@ -15,6 +15,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -25,10 +26,12 @@ from tenure.v1.server_pb2_grpc import ServerServiceStub
 
 from tenure_client.errors import Unavailable
 from tenure_client.lanes import Lane
+from tenure_client.riding import TaskRides, ThreadRides
 from tenure_client.sessions import AioSession, Metadata, OnAnswer, Session, SyncSession
 from tenure_client.target import Target
 
 C = TypeVar("C", grpc.Channel, grpc.aio.Channel)
+R = TypeVar("R", ThreadRides, TaskRides)
 
 _MIB = 1024 * 1024
 _MAX_TRANSFERS = 2
@@ -67,21 +70,23 @@ class Stub:
         raise AttributeError(method)
 
 
-class _Pool(Generic[C]):
+class _Pool(Generic[C, R]):
     """The channels of one process or loop, used in turn, with their sessions and lanes.
 
     Attributes:
-        writes: Lane of the operations that change checkpoints.
-        reads: Lane of the reads of checkpoints.
+        writes: The lane of the operations that change checkpoints.
+        reads: The lane of the reads of checkpoints.
         room: Held by a blocking caller while it moves a large value.
         aroom: Held by a task while it moves one.
-        loop: The loop that the channels belong to, None for blocking ones. Asking for the running loop is a
-            system call before Python 3.12.
     """
 
-    loop: asyncio.AbstractEventLoop | None = None
-
-    def __init__(self, make: Callable[[], C], size: int, open_session: Callable[[Stub], Session]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], C],
+        size: int,
+        open_session: Callable[[Stub], Session],
+        rides: Callable[[Lane], R],
+    ) -> None:
         self.channels: list[C] = [make() for _ in range(size)]
         self._stubs = [Stub(channel) for channel in self.channels]
         self._turns = itertools.cycle(range(size))
@@ -89,8 +94,8 @@ class _Pool(Generic[C]):
         self._sessions: dict[int, Session] = {}
         self._closed = False
         self._lock = threading.Lock()
-        self.writes = Lane(self._send)
-        self.reads = Lane(self._send)
+        self.writes: R = rides(Lane(self._send))
+        self.reads: R = rides(Lane(self._send))
         self.room = threading.Semaphore(_MAX_TRANSFERS)
         self.aroom = asyncio.Semaphore(_MAX_TRANSFERS)
 
@@ -143,22 +148,25 @@ class Channels:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._sync: _Pool[grpc.Channel] | None = None
-        self._aio: dict[asyncio.AbstractEventLoop, _Pool[grpc.aio.Channel]] = {}
+        self._sync: _Pool[grpc.Channel, ThreadRides] | None = None
+        self._aio: dict[asyncio.AbstractEventLoop, _Pool[grpc.aio.Channel, TaskRides]] = {}
 
-    def sync(self) -> _Pool[grpc.Channel]:
+    def sync(self) -> _Pool[grpc.Channel, ThreadRides]:
         """Return the RPCs and lanes for blocking calls."""
         pool = self._sync
         if pool is None:
             with self._lock:
                 if self._sync is None:
                     self._sync = _Pool(
-                        self._make_sync, self._connections, lambda stub: SyncSession(stub, self._credentials)
+                        self._make_sync,
+                        self._connections,
+                        lambda stub: SyncSession(stub, self._credentials),
+                        ThreadRides,
                     )
                 pool = self._sync
         return pool
 
-    def aio(self) -> _Pool[grpc.aio.Channel]:
+    def aio(self) -> _Pool[grpc.aio.Channel, TaskRides]:
         """Return the RPCs and lanes for the running loop."""
         loop = asyncio.get_running_loop()
         pool = self._aio.get(loop)
@@ -166,9 +174,11 @@ class Channels:
             with self._lock:
                 self._drop_closed_loops()
                 pool = self._aio[loop] = _Pool(
-                    self._make_aio, self._connections, lambda stub: AioSession(stub, self._credentials)
+                    self._make_aio,
+                    self._connections,
+                    lambda stub: AioSession(stub, self._credentials),
+                    partial(TaskRides, loop),
                 )
-                pool.loop = loop
         return pool
 
     def metadata(self, traceparent: str) -> Metadata:

@@ -45,22 +45,32 @@ def thread_id(config: RunnableConfig) -> str:
     return str(value)
 
 
-def ref(config: RunnableConfig, checkpoint_id: str | None = None) -> pb.CheckpointRef:
-    """Return the name of the checkpoint in a config, or of another one beside it."""
-    return pb.CheckpointRef(
-        thread_id=thread_id(config),
-        checkpoint_ns=config["configurable"].get("checkpoint_ns") or "",
-        checkpoint_id=checkpoint_id or get_checkpoint_id(config) or "",
-    )
+def place_of(config: RunnableConfig) -> Place:
+    """Return the thread and the namespace that a config names.
+
+    Raises:
+        InvalidRequest: It names no thread.
+    """
+    return thread_id(config), config["configurable"].get("checkpoint_ns") or ""
 
 
-def config_of(checkpoint: pb.CheckpointRef) -> RunnableConfig:
-    """Return the config that names a checkpoint."""
+def fill_ref(ref: pb.CheckpointRef, config: RunnableConfig, checkpoint_id: str | None = None) -> None:
+    """Write the name of the checkpoint in a config, or of another one beside it.
+
+    Raises:
+        InvalidRequest: The config names no thread.
+    """
+    ref.thread_id, ref.checkpoint_ns = place_of(config)
+    ref.checkpoint_id = checkpoint_id or get_checkpoint_id(config) or ""
+
+
+def config_of(checkpoint: pb.CheckpointRef, checkpoint_id: str | None = None) -> RunnableConfig:
+    """Return the config that names a checkpoint, or another one beside it."""
     return {
         "configurable": {
             "thread_id": checkpoint.thread_id,
             "checkpoint_ns": checkpoint.checkpoint_ns,
-            "checkpoint_id": checkpoint.checkpoint_id,
+            "checkpoint_id": checkpoint_id or checkpoint.checkpoint_id,
         }
     }
 
@@ -80,20 +90,16 @@ def encode_version(version: str | float) -> str:
     raise TypeError(f"a channel version is a str, an int or a finite float, not {version!r}")
 
 
-def encode_blob(value: Any, serde: SerializerProtocol) -> common_pb2.Blob:
-    """Return a value as a payload."""
+def fill_blob(blob: common_pb2.Blob, value: Any, serde: SerializerProtocol) -> None:
+    """Write a value as a payload."""
     tag, data = serde.dumps_typed(value)
-    return common_pb2.Blob(type=tag, data=bytes(data))
+    blob.type = tag
+    blob.data = bytes(data)
 
 
 def decode_blob(blob: Payload, serde: SerializerProtocol) -> Any:
     """Return the value of a payload."""
     return serde.loads_typed((blob.type, blob.data))
-
-
-def place_of(checkpoint: pb.CheckpointRef) -> Place:
-    """Return where a checkpoint's values are held."""
-    return checkpoint.thread_id, checkpoint.checkpoint_ns
 
 
 def put_checkpoint(
@@ -117,28 +123,24 @@ def put_checkpoint(
     Raises:
         TypeError: The metadata is not JSON, or a version is neither text nor a number.
     """
-    body = {key: value for key, value in checkpoint.items() if key != "channel_values"}
     values = checkpoint["channel_values"]
-    mutation = pb.Mutation(
-        put=pb.PutCheckpoint(
-            ref=ref(config, checkpoint["id"]),
-            parent_checkpoint_id=get_checkpoint_id(config) or "",
-            checkpoint=encode_blob(body, serde),
-            metadata_json=to_json(get_checkpoint_metadata(config, metadata), "metadata"),
-            channel_versions=[
-                pb.ChannelVersion(channel=channel, version=encode_version(version))
-                for channel, version in checkpoint["channel_versions"].items()
-            ],
-            format_version=checkpoint["v"],
-        )
-    )
+    body = {key: value for key, value in checkpoint.items() if key != "channel_values"}
+    # Filled in place: protobuf would serialize and parse a message that is put into another one.
+    mutation = pb.Mutation()
+    put = mutation.put
+    fill_ref(put.ref, config, checkpoint["id"])
+    put.parent_checkpoint_id = get_checkpoint_id(config) or ""
+    fill_blob(put.checkpoint, body, serde)
+    put.metadata_json = to_json(get_checkpoint_metadata(config, metadata), "metadata")
+    put.format_version = checkpoint["v"]
+    for channel, version in checkpoint["channel_versions"].items():
+        put.channel_versions.add(channel=channel, version=encode_version(version))
     large: dict[str, Value] = {}
     for channel, version in new_versions.items():
         if channel not in values:
             # A version without a value needs no room: what is not stored reads as no value.
             continue
-        # Added in place: protobuf would serialize and parse a message that is put into another one.
-        new = mutation.put.new_values.add(channel=channel, version=encode_version(version))
+        new = put.new_values.add(channel=channel, version=encode_version(version))
         tag, data = serde.dumps_typed(values[channel])
         value = fill(new, tag, bytes(data), bases.get(channel))
         if value is not None:
@@ -152,31 +154,29 @@ def put_writes(
     task_id: str,
     task_path: str,
     serde: SerializerProtocol,
-) -> pb.PutWrites:
-    """Return the message that stores pending writes.
+) -> pb.Mutation:
+    """Return the mutation that stores pending writes.
 
     Raises:
         InvalidRequest: The config names no checkpoint.
     """
-    checkpoint = ref(config)
-    if not checkpoint.checkpoint_id:
+    mutation = pb.Mutation()
+    message = mutation.put_writes
+    fill_ref(message.ref, config)
+    if not message.ref.checkpoint_id:
         raise InvalidRequest(
             'the config names no checkpoint: set config["configurable"]["checkpoint_id"]',
             metadata={"field": "checkpoint_id"},
         )
-    return pb.PutWrites(
-        ref=checkpoint,
-        writes=[
-            pb.PendingWrite(
-                task_id=task_id,
-                task_path=task_path,
-                idx=WRITES_IDX_MAP.get(channel, index),
-                channel=channel,
-                value=encode_blob(value, serde),
-            )
-            for index, (channel, value) in enumerate(writes)
-        ],
-    )
+    for index, (channel, value) in enumerate(writes):
+        write = message.writes.add(
+            task_id=task_id,
+            task_path=task_path,
+            idx=WRITES_IDX_MAP.get(channel, index),
+            channel=channel,
+        )
+        fill_blob(write.value, value, serde)
+    return mutation
 
 
 def checkpoint_tuple(
@@ -202,11 +202,7 @@ def checkpoint_tuple(
             f"checkpoint {checkpoint.ref.checkpoint_id!r} does not read as one; was it written with another "
             "serializer?"
         )
-    parent = pb.CheckpointRef(
-        thread_id=checkpoint.ref.thread_id,
-        checkpoint_ns=checkpoint.ref.checkpoint_ns,
-        checkpoint_id=checkpoint.parent_checkpoint_id,
-    )
+    parent = checkpoint.parent_checkpoint_id
     return CheckpointTuple(
         config=config if config is not None else config_of(checkpoint.ref),
         checkpoint=cast(
@@ -221,7 +217,7 @@ def checkpoint_tuple(
             },
         ),
         metadata=json.loads(checkpoint.metadata_json),
-        parent_config=config_of(parent) if parent.checkpoint_id else None,
+        parent_config=config_of(checkpoint.ref, parent) if parent else None,
         pending_writes=[
             (write.task_id, write.channel, decode_blob(write.value, serde))
             for write in checkpoint.pending_writes

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from typing import Any, Self, TypeVar, cast
 
 import grpc
@@ -22,9 +21,8 @@ from tenure_client.calls import Call, Plan, Shape
 from tenure_client.channels import Channels, Stub
 from tenure_client.errors import DeadlineExceeded, InvalidRequest, from_rpc
 from tenure_client.held import HeldValues
-from tenure_client.lanes import LINGER, Lane, Ticket
 from tenure_client.listing import Listing
-from tenure_client.retry import Budget, Send, Sleep, steps, wanted_ms
+from tenure_client.retry import Budget, Sleep, steps, wanted_ms
 from tenure_client.target import Target
 
 T = TypeVar("T")
@@ -187,14 +185,13 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _perform(self, step: Send | Sleep) -> Any:
+    def _perform(self, step: Call | Sleep) -> Any:
         if isinstance(step, Sleep):
-            time.sleep(step.seconds)
-            return None
+            return time.sleep(step.seconds)
         pool = self._channels.sync()
-        if step.call.shape is Shape.BATCHED:
-            return self._ride(pool.reads if step.call.method == "Read" else pool.writes, step)
-        if step.call.method not in _SLICED:
+        if step.shape is Shape.BATCHED:
+            return (pool.reads if step.method == "Read" else pool.writes).ride(step)
+        if step.method not in _SLICED:
             return self._call(pool.stub(), step)
         deadline = time.monotonic() + step.timeout
         if not pool.room.acquire(timeout=step.timeout):
@@ -204,98 +201,46 @@ class Connection:
         finally:
             pool.room.release()
 
-    async def _aperform(self, step: Send | Sleep) -> Any:
+    def _aperform(self, step: Call | Sleep) -> Awaitable[Any]:
         if isinstance(step, Sleep):
-            await asyncio.sleep(step.seconds)
-            return None
+            return asyncio.sleep(step.seconds)
         pool = self._channels.aio()
-        if step.call.shape is Shape.BATCHED:
-            assert pool.loop is not None
-            lane = pool.reads if step.call.method == "Read" else pool.writes
-            return await self._aride(pool.loop, lane, step)
-        if step.call.method not in _SLICED:
-            return await self._acall(pool.stub(), step)
-        deadline = time.monotonic() + step.timeout
+        if step.shape is Shape.BATCHED:
+            return (pool.reads if step.method == "Read" else pool.writes).ride(step)
+        if step.method not in _SLICED:
+            return self._acall(pool.stub(), step)
+        return self._atransfer(pool.stub(), pool.aroom, step)
+
+    async def _atransfer(self, stub: Stub, room: asyncio.Semaphore, call: Call) -> Any:
+        deadline = time.monotonic() + call.timeout
         try:
-            async with asyncio.timeout(step.timeout):
-                await pool.aroom.acquire()
+            async with asyncio.timeout(call.timeout):
+                await room.acquire()
         except TimeoutError:
             return _not_sent()
         try:
-            return await self._acall(pool.stub(), _hurried(step, deadline))
+            return await self._acall(stub, _hurried(call, deadline))
         finally:
-            pool.aroom.release()
+            room.release()
 
-    def _call(self, stub: Stub, step: Send) -> Any:
+    def _call(self, stub: Stub, call: Call) -> Any:
         try:
-            rpc = self._open(stub, step)
-            return list(rpc) if step.call.shape is Shape.COLLECT else rpc
+            rpc = self._open(stub, call)
+            return list(rpc) if call.shape is Shape.COLLECT else rpc
         except grpc.RpcError as error:
             return from_rpc(error)
 
-    async def _acall(self, stub: Stub, step: Send) -> Any:
+    async def _acall(self, stub: Stub, call: Call) -> Any:
         try:
-            rpc = self._open(stub, step)
-            return [part async for part in rpc] if step.call.shape is Shape.COLLECT else await rpc
+            rpc = self._open(stub, call)
+            return [part async for part in rpc] if call.shape is Shape.COLLECT else await rpc
         except grpc.RpcError as error:
             return from_rpc(error)
 
-    @staticmethod
-    def _ride(lane: Lane, step: Send) -> Any:
-        """Send an operation in a lane and return its outcome, within its own time."""
-        outcomes: list[Any] = []
-        arrived = threading.Lock()
-        arrived.acquire()
-
-        def tell(outcome: Any) -> None:
-            outcomes.append(outcome)
-            arrived.release()
-
-        ticket = Ticket(step.call, time.monotonic() + step.timeout, tell)
-        lane.add(ticket)
-        try:
-            lane.flush()
-            while ticket.waits():
-                if arrived.acquire(timeout=LINGER):
-                    return outcomes[0]
-                lane.flush()
-            if arrived.acquire(timeout=step.timeout):
-                return outcomes[0]
-        except BaseException:
-            lane.give_up(ticket)
-            raise
-        late = lane.give_up(ticket)
-        return outcomes[0] if outcomes else late
-
-    @staticmethod
-    async def _aride(loop: asyncio.AbstractEventLoop, lane: Lane, step: Send) -> Any:
-        """Send an operation in a lane and return its outcome; see `_ride`."""
-        arrived: asyncio.Future[Any] = loop.create_future()
-
-        def tell(outcome: Any) -> None:
-            if not arrived.done():
-                arrived.set_result(outcome)
-
-        ticket = Ticket(step.call, time.monotonic() + step.timeout, tell)
-        if lane.add(ticket):
-            # What other tasks submit in this tick travels along.
-            loop.call_soon(lane.flush)
-        if ticket.waits():
-            loop.call_later(LINGER, _nudge, loop, lane, ticket)
-        timer = loop.call_later(step.timeout, lambda: tell(lane.give_up(ticket)))
-        try:
-            return await arrived
-        except asyncio.CancelledError:
-            lane.give_up(ticket)
-            raise
-        finally:
-            timer.cancel()
-
-    def _open(self, stub: Stub, step: Send) -> Any:
-        call = step.call
+    def _open(self, stub: Stub, call: Call) -> Any:
         return getattr(stub, call.method)(
             _uploaded(call) if call.shape is Shape.UPLOAD else call.request,
-            timeout=step.timeout,
+            timeout=call.timeout,
             metadata=self._channels.metadata(call.operation.traceparent),
         )
 
@@ -324,22 +269,15 @@ class Connection:
         return read
 
 
-def _hurried(step: Send, deadline: float) -> Send:
-    """Return the step with the time that waiting has left of its own, at least a moment."""
-    left = max(deadline - time.monotonic(), 0.001)
-    step.call.operation.timeout_ms = wanted_ms(left)
-    return Send(step.call, left)
+def _hurried(call: Call, deadline: float) -> Call:
+    """Leave a call the time that waiting has left of its own, at least a moment."""
+    call.timeout = max(deadline - time.monotonic(), 0.001)
+    call.operation.timeout_ms = wanted_ms(call.timeout)
+    return call
 
 
 def _not_sent() -> DeadlineExceeded:
     return DeadlineExceeded("the operation waited for other large values to be moved; raise timeout=")
-
-
-def _nudge(loop: asyncio.AbstractEventLoop, lane: Lane, ticket: Ticket) -> None:
-    """Flush until an operation that waits for company has left."""
-    lane.flush()
-    if ticket.waits():
-        loop.call_later(LINGER, _nudge, loop, lane, ticket)
 
 
 def _uploaded(call: Call) -> Iterator[Message]:

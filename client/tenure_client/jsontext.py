@@ -11,6 +11,7 @@ from typing import Any
 _encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 _SCALARS = frozenset({str, int, bool, float, type(None)})
+_EMPTY = frozenset({dict, list})
 _NUL = "\\u0000"
 
 
@@ -24,7 +25,7 @@ def to_json(value: Mapping[str, Any], name: str) -> str:
         TypeError: A value is not JSON, or is NaN, infinite, or text that Postgres cannot hold; the message
             names its place.
     """
-    if all(type(key) is str and _is_simple(item) for key, item in value.items()):
+    if _is_flat(value):
         # Nearly always; walking in Python takes several times what encoding does.
         with suppress(ValueError):  # not finite, or a lone surrogate
             text = _encode_json(value)
@@ -34,8 +35,11 @@ def to_json(value: Mapping[str, Any], name: str) -> str:
     return _encode_json(_plain(value, name))
 
 
-def _is_simple(item: Any) -> bool:
-    return type(item) in _SCALARS or (type(item) in (dict, list) and not item)
+def _is_flat(value: Mapping[str, Any]) -> bool:
+    for key, item in value.items():
+        if type(key) is not str or (type(item) not in _SCALARS and (item or type(item) not in _EMPTY)):
+            return False
+    return True
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -37,8 +37,8 @@ PATIENCE = 0.02
 """Seconds that they wait while a batch is under way: the next checkpoint is stored when it is answered."""
 _CROWD = 8
 """Operations that do not wait for more."""
-_OVERHEAD = 16
-"""Bytes that an operation takes in its batch beside its own, at most."""
+_OVERHEAD = 96
+"""Bytes that an operation takes in its batch beside its own, at most: its place, its time, its trace."""
 
 Outcome = Any
 """A result of the batch, or a TenureError."""
@@ -118,13 +118,13 @@ class _Flight:
             return []
         if self._told or len(self._in_order) != len(self.tickets):
             return self._incomplete()
-        self.over = True
-        return self._settle(zip(self.tickets, self._in_order, strict=True))
+        return self._end(zip(self.tickets, self._in_order, strict=True))
 
     def give_up(self, ticket: Ticket) -> None:
         """Leave out an operation for which nobody waits any more."""
         self._settle([(ticket, None)])
-        self.over = self.over or self.waiting == 0
+        if self.waiting == 0:
+            self._end([])
 
     def _told_apart(
         self, positions: Sequence[int], results: Sequence[Message]
@@ -144,9 +144,15 @@ class _Flight:
 
     def _failed(self, error: TenureError) -> list[tuple[Ticket, Outcome]]:
         """End the flight; whoever has not been told is told this."""
-        self.over = True
         # One for each: an exception that several callers raise would collect all their tracebacks.
-        return self._settle([(one, copy.copy(error)) for one in self.tickets if not one.settled])
+        return self._end([(one, copy.copy(error)) for one in self.tickets if not one.settled])
+
+    def _end(self, outcomes: Iterable[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
+        wanted = self._settle(outcomes)
+        self.over = True
+        # A ticket knows its flight: requests and results would stay until the collector finds the circle.
+        self.tickets, self._in_order = (), []
+        return wanted
 
     def _settle(self, outcomes: Iterable[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
         """Return those of the outcomes that somebody waits for."""
@@ -198,6 +204,14 @@ class Lane:
                 problem = f"sending was interrupted: {type(error).__name__}"
                 self._answered(flight, Unavailable(problem, maybe_applied=True))
                 raise
+
+    def lingers_for(self) -> float | None:
+        """Return the seconds after which to flush for what waits for company, None if nothing does."""
+        with self._lock:
+            if not self._pending or not self._pending[0].waits():
+                return None
+            left = self._pending[0].leaves_at - time.monotonic()
+            return left if left > 0 else LINGER
 
     def give_up(self, ticket: Ticket) -> TenureError:
         """Take an operation out for which nobody waits any more, and return what became of it."""

@@ -38,11 +38,12 @@ def get_tuple(
     config: RunnableConfig, serde: SerializerProtocol, held: HeldValues
 ) -> Plan[CheckpointTuple | None]:
     """Read the checkpoint a config names, the latest if it names only a thread."""
-    ref = codec.ref(config)
-    place = codec.place_of(ref)
+    place = codec.place_of(config)
     bases = held.of(place)
     while True:
-        result = yield from calls.read(pb.CheckpointRead(ref=ref, accepts_edits=True, held=told(bases)))
+        wanted = pb.CheckpointRead(accepts_edits=True, held=told(bases))
+        codec.fill_ref(wanted.ref, config)
+        result = yield from calls.read(wanted)
         if not result.HasField("checkpoint"):
             return None
         try:
@@ -82,14 +83,14 @@ def put(
     held: HeldValues,
 ) -> Plan[RunnableConfig]:
     """Store a checkpoint and return the config that names it."""
-    place = codec.place_of(codec.ref(config))
+    place = codec.place_of(config)
     mutation, large = codec.put_checkpoint(config, checkpoint, metadata, new_versions, serde, held.of(place))
     try:
-        yield from calls.write(mutation)
+        yield calls.write(mutation)
     except ChunksMissing:
         held.forget(place, large)
         large = payloads.tell_whole(mutation.put, large)
-        yield from calls.write(mutation)
+        yield calls.write(mutation)
     held.keep(place, large)
     return codec.config_of(mutation.put.ref)
 
@@ -102,9 +103,9 @@ def put_writes(
     serde: SerializerProtocol,
 ) -> Plan[None]:
     """Store what a task wrote."""
-    message = codec.put_writes(config, writes, task_id, task_path, serde)
-    if message.writes:
-        yield from calls.write(pb.Mutation(put_writes=message))
+    mutation = codec.put_writes(config, writes, task_id, task_path, serde)
+    if mutation.put_writes.writes:
+        yield calls.write(mutation)
 
 
 def delete_thread(thread_id: str, held: HeldValues) -> Plan[None]:
@@ -148,7 +149,8 @@ def channel_history(
     if not channels:
         return {}
     wanted = list(dict.fromkeys(channels))
-    request = pb.GetChannelHistoryRequest(ref=codec.ref(config), channels=wanted)
+    request = pb.GetChannelHistoryRequest(channels=wanted)
+    codec.fill_ref(request.ref, config)
     pages = yield from calls.history(request)
     return codec.channel_history(wanted, pages, serde)
 

@@ -32,6 +32,8 @@ class Budget:
         jitter: Returns a number from 0 to 1.
     """
 
+    __slots__ = ("_clock", "_deadline", "_jitter", "attempts")
+
     def __init__(
         self,
         timeout: float,
@@ -70,21 +72,14 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
-    """Send a call once; the driver sends back its reply or a TenureError."""
-
-    call: Call
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
 class Sleep:
     """Wait for some seconds."""
 
     seconds: float
 
 
-Steps = Generator[Send | Sleep, Any, T]
+Steps = Generator[Call | Sleep, Any, T]
+"""A call is to be sent once; the driver sends back its reply or a TenureError."""
 
 
 class Observer(Protocol):
@@ -112,43 +107,46 @@ def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
             value: T = done.value
             return value
         failure = None
+        budget.extend(call.extra_seconds)
+        maybe_applied = False
         try:
-            reply = yield from _attempts(call, budget, observer)
+            while True:
+                stamp(call, budget.begin_attempt(), observer)
+                outcome = yield call
+                try:
+                    if isinstance(outcome, TenureError):
+                        raise outcome
+                    reply = call.receive(outcome)
+                    break
+                except TenureError as error:
+                    maybe_applied = maybe_applied or error.maybe_applied
+                    pause = _pause_after(error, call, maybe_applied, budget)
+                yield Sleep(pause)
         except TenureError as error:
             failure = error
 
 
-def _attempts(call: Call, budget: Budget, observer: Observer) -> Steps[Any]:
-    budget.extend(call.extra_seconds)
-    maybe_applied = False
-    while True:
-        timeout = budget.begin_attempt()
-        stamp(call, timeout, observer)
-        try:
-            outcome = yield Send(call, timeout)
-            if isinstance(outcome, TenureError):
-                raise outcome
-            return call.receive(outcome)
-        except TenureError as failed:
-            error = failed
-        maybe_applied = maybe_applied or error.maybe_applied
-        pause = budget.pause_after(error)
-        if pause is None:
-            if call.mutates and maybe_applied and error.transient:
-                raise OutcomeUnknown(
-                    "the change may or may not have been applied; repeating the operation is safe "
-                    f"({type(error).__name__}: {error})",
-                    metadata=error.metadata,
-                    maybe_applied=True,
-                ) from None
-            raise error
-        yield Sleep(pause)
+def _pause_after(error: TenureError, call: Call, maybe_applied: bool, budget: Budget) -> float:
+    """Return the seconds until the next attempt, or raise what the attempts have come to."""
+    pause = budget.pause_after(error)
+    if pause is not None:
+        return pause
+    if call.mutates and maybe_applied and error.transient:
+        raise OutcomeUnknown(
+            "the change may or may not have been applied; repeating the operation is safe "
+            f"({type(error).__name__}: {error})",
+            metadata=error.metadata,
+            maybe_applied=True,
+        ) from None
+    raise error
 
 
 def stamp(call: Call, timeout: float, observer: Observer) -> None:
-    """Write into the request what changes with each attempt."""
+    """Write into a call what changes with each attempt."""
+    call.timeout = timeout
     call.operation.timeout_ms = wanted_ms(timeout)
-    call.operation.traceparent = observer.traceparent
+    if observer.traceparent:
+        call.operation.traceparent = observer.traceparent
     observer.sent(call.size)
 
 

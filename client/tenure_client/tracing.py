@@ -7,9 +7,7 @@ the import nor for spans. Attributes are sizes and counts; never a payload, a ke
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 BYTES = "tenure.bytes"
 OPERATIONS = "tenure.operations"
@@ -17,7 +15,10 @@ ATTEMPTS = "tenure.attempts"
 
 
 class Operation:
-    """One operation as tracing sees it.
+    """One operation as tracing sees it: a block that its span covers, if it has one.
+
+    Args:
+        traceparent: See below.
 
     Attributes:
         traceparent: W3C trace context for the server, empty if there is none.
@@ -25,48 +26,52 @@ class Operation:
         bytes: Size of what was sent.
     """
 
-    def __init__(self, traceparent: str = "") -> None:
+    __slots__ = ("_span", "_token", "attempts", "bytes", "traceparent")
+
+    def __init__(self, traceparent: str = "", *, span: Any = None, token: Any = None) -> None:
         self.traceparent = traceparent
         self.attempts = 0
         self.bytes = 0
+        self._span = span
+        self._token = token
 
     def sent(self, size: int) -> None:
         """Count an attempt of `size` bytes."""
         self.attempts += 1
         self.bytes += size
 
+    def __enter__(self) -> Self:
+        return self
 
-@contextmanager
-def operation(name: str, *, current: bool = True) -> Iterator[Operation]:
-    """Run a block in a CLIENT span, or in none if the application does not trace.
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        span = self._span
+        if span is None:
+            return
+        if kind is not None and not issubclass(kind, GeneratorExit):
+            trace: Any = sys.modules["opentelemetry.trace"]
+            span.set_status(trace.Status(trace.StatusCode.ERROR, kind.__name__))
+        if self._token is not None:
+            sys.modules["opentelemetry.context"].detach(self._token)
+        span.set_attributes({BYTES: self.bytes, OPERATIONS: 1, ATTEMPTS: self.attempts})
+        span.end()
+
+
+def operation(name: str, *, current: bool = True) -> Operation:
+    """Begin an operation, in a CLIENT span or in none if the application does not trace.
 
     Args:
         name: Such as "tenure.saver.put".
-        current: Whether the span is the current one inside the block. False for iterators, whose body
+        current: Whether the span is the current one until the block ends. False for iterators, whose body
             runs in between the caller's own code.
     """
     trace: Any = sys.modules.get("opentelemetry.trace")
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        yield Operation()
-        return
+        return Operation()
     span = trace.get_tracer("tenure.client").start_span(name, kind=trace.SpanKind.CLIENT)
     if not span.get_span_context().is_valid:
-        yield Operation()
-        return
-    observed = Operation(_traceparent(span.get_span_context()))
+        return Operation()
     token = _attach(trace, span) if current else None
-    try:
-        yield observed
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        span.set_status(trace.Status(trace.StatusCode.ERROR, type(error).__name__))
-        raise
-    finally:
-        if token is not None:
-            sys.modules["opentelemetry.context"].detach(token)
-        span.set_attributes({BYTES: observed.bytes, OPERATIONS: 1, ATTEMPTS: observed.attempts})
-        span.end()
+    return Operation(_traceparent(span.get_span_context()), span=span, token=token)
 
 
 def _attach(trace: Any, span: Any) -> Any:

@@ -37,6 +37,7 @@ class Sent:
 
     Attributes:
         failure: What sending raises.
+        on_batch: Is called after each batch.
         outcomes: What each operation was told, by its name.
     """
 
@@ -44,12 +45,14 @@ class Sent:
         self.lane = Lane(self._send)
         self.batches: list[Batch] = []
         self.failure: BaseException | None = None
+        self.on_batch: Callable[[], None] = lambda: None
         self.outcomes: dict[str, list[Any]] = {}
 
     def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> None:
         if self.failure is not None:
             raise self.failure
         self.batches.append(Batch(request, on_answer))
+        self.on_batch()
 
     def ticket(self, name: str, *, size: int = 0, seconds: float = 60) -> Ticket:
         """Put a put of a thread of this name into the lane."""

@@ -29,7 +29,9 @@ JSON_VALUES = st.recursive(
 
 
 def blob(value: Any) -> common_pb2.Blob:
-    return codec.encode_blob(value, SERDE)
+    made = common_pb2.Blob()
+    codec.fill_blob(made, value, SERDE)
+    return made
 
 
 @given(VERSIONS, VERSIONS)
@@ -123,9 +125,10 @@ def test_metadata_takes_scalars_of_the_config_as_every_saver_does() -> None:
 def test_special_writes_have_their_own_indexes() -> None:
     config: Any = {"configurable": {"thread_id": "t", "checkpoint_id": "1"}}
 
-    put = codec.put_writes(config, [("a", 1), ("__error__", 2), ("b", 3)], "task", "path", SERDE)
+    mutation = codec.put_writes(config, [("a", 1), ("__error__", 2), ("b", 3)], "task", "path", SERDE)
 
-    assert [(write.channel, write.idx) for write in put.writes] == [("a", 0), ("__error__", -1), ("b", 2)]
+    writes = mutation.put_writes.writes
+    assert [(write.channel, write.idx) for write in writes] == [("a", 0), ("__error__", -1), ("b", 2)]
 
 
 def stored(parent: str = "") -> pb.Checkpoint:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -306,6 +308,24 @@ def test_pending_writes_wait_longer_while_a_batch_is_under_way(sent: Sent) -> No
 
     assert sent.names == [["a"], ["b", "c"]]
     assert not pending.waits()
+
+
+def test_nothing_stays_in_memory_of_what_was_answered(sent: Sent) -> None:
+    """Requests and results may be large; nobody should wait for the collector to find them."""
+
+    def told(_outcome: Any) -> None: ...
+
+    wanted, kept = pb.CheckpointRead(), weakref.ref(told)
+    sent.lane.add(Ticket(Call("Read", wanted, wanted.operation), time.monotonic() + 60, told))
+    del told
+    gc.disable()
+    try:
+        sent.lane.flush()
+        assert kept() is not None
+        sent.batches[0].answer(pb.SessionResponse(read=pb.ReadResponse(results=[pb.ReadResult()])))
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_reads_travel_as_reads(sent: Sent) -> None:

@@ -162,13 +162,13 @@ async def mixed():
 UNDER_WAY = {
     "thread": """
 threading.Thread(target=read, daemon=True).start()
-while not saver.connection._channels.sync().reads._in_flight:
+while not saver.connection._channels.sync().reads._lane._in_flight:
     pass
 """,
     "task": """
 async def give_up():
     reading = asyncio.create_task(saver.aget_tuple(config))
-    while not saver.connection._channels.aio().reads._in_flight:
+    while not saver.connection._channels.aio().reads._lane._in_flight:
         await asyncio.sleep(0)
 asyncio.run(give_up())
 """,
@@ -224,7 +224,7 @@ def test_an_interrupted_caller_leaves_its_neighbours_alone(server: Script) -> No
                 asked.acquire(timeout=PATIENCE)
             neighbour.start()
             pool = saver.connection._channels.sync()
-            while len(pool.writes._pending) < 2 and not opened.wait(0.001):
+            while len(pool.writes._lane._pending) < 2 and not opened.wait(0.001):
                 pass
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client import calls, errors, operations
+from tenure_client.calls import Call
 from tenure_client.held import HeldValues
-from tenure_client.retry import BASE, CAP, Budget, Send, Sleep, steps
+from tenure_client.retry import BASE, CAP, Budget, Sleep, steps
 from tenure_client.tracing import Operation
 
 LOST = errors.Unavailable("connection lost", maybe_applied=True)
@@ -124,8 +125,8 @@ def test_attempts_share_one_id_and_are_told_the_time_left() -> None:
     for _ in range(5):
         step = moves.send(outcome)
         outcome = None
-        if isinstance(step, Send):
-            operation = step.call.operation
+        if isinstance(step, Call):
+            operation = step.operation
             seen.append((bytes(operation.operation_id), operation.timeout_ms, operation.traceparent))
             clock.now += 3
             outcome = errors.Conflict("again")
@@ -139,7 +140,7 @@ def test_a_repeat_that_succeeds_returns_the_value() -> None:
     value, taken = play(reading(), [LOST, pb.ReadResult()])
 
     assert value == pb.ReadResult()
-    assert [type(step) for step in taken] == [Send, Sleep, Send]
+    assert [type(step) for step in taken] == [Call, Sleep, Call]
 
 
 @pytest.mark.parametrize("last", [LOST, NO_ANSWER])
@@ -179,7 +180,7 @@ def test_a_plan_may_answer_an_error_with_another_call() -> None:
 
     def plan() -> Any:
         try:
-            yield from calls.write(pb.Mutation())
+            yield calls.write(pb.Mutation())
         except errors.ChunksMissing:
             yield from reading()
             return "told otherwise"
@@ -187,7 +188,7 @@ def test_a_plan_may_answer_an_error_with_another_call() -> None:
     value, taken = play(plan(), [errors.ChunksMissing("gone"), LOST, pb.ReadResult()])
 
     assert value == "told otherwise"
-    assert [step.call.method for step in taken if isinstance(step, Send)] == ["Write", "Read", "Read"]
+    assert [step.method for step in taken if isinstance(step, Call)] == ["Write", "Read", "Read"]
 
 
 def test_no_attempt_starts_after_the_deadline() -> None:

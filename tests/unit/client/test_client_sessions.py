@@ -146,7 +146,7 @@ def waiting_in(saver: TenureSaver) -> Callable[[], int]:
     """Return what counts the writes that have not left."""
     channels = saver.connection._channels
     pool = channels._sync or next(iter(channels._aio.values()))
-    return lambda: len(pool.writes._pending)
+    return lambda: len(pool.writes._lane._pending)
 
 
 async def crowd(callers: Threads, saver: TenureSaver, *names: str) -> list[asyncio.Future[Any]]:
