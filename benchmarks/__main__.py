@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -18,7 +19,7 @@ import click
 
 from benchmarks.report import report
 from benchmarks.results import Results
-from benchmarks.systems import SYSTEMS
+from benchmarks.systems import SYSTEMS, System
 from benchmarks.targets import Target, targets
 from benchmarks.workloads import workloads as all_workloads
 from benchmarks.workloads.base import Workload
@@ -28,13 +29,17 @@ _DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A reduced set with small counts, in less than a minute.")
-@click.option("--only", "chosen", metavar="WORKLOAD", multiple=True, help="Run this one; may be repeated.")
+@click.option("--only", "chosen", metavar="NAME,...", multiple=True, help="Run these workloads only.")
 @click.option("--systems", metavar="NAME,...", help="Run these systems only; ratios need `postgres`.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Rounds of each workload. Default: 1 to 5.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    help="Rounds of each workload; slow ones are run once unless --only names them. Default: 1 to 5.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write it all.")
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Draw plots into a folder.")
-@click.option("--docs", is_flag=True, help="Write JSON and plots to docs/benchmarks.")
-@click.option("--list", "list_only", is_flag=True, help="List workloads and systems.")
+@click.option("--docs", is_flag=True, help="Write JSON and plots to docs/benchmarks, after Ctrl-C too.")
+@click.option("--list", "list_only", is_flag=True, help="List workloads and systems, or those named.")
 def main(
     quick: bool,
     chosen: tuple[str, ...],
@@ -47,12 +52,18 @@ def main(
 ) -> None:
     """Measure Tenure and every saver that an agent could pick instead, in turn, on this machine."""
     known = all_workloads(quick=quick)
-    if list_only:
-        _list(known)
-        return
     always = tuple(name for name, workload in known.items() if not workload.on_request)
-    wanted = _named(known, chosen or always, "--only")
-    names = _named(SYSTEMS, (systems or ",".join(SYSTEMS)).split(","), "--systems")
+    wanted = _named(known, ",".join(chosen or always), "--only")
+    if rounds is not None:
+        # What runs once takes long or says the same each time.
+        wanted = {
+            name: replace(workload, rounds=rounds) if chosen or quick or workload.rounds > 1 else workload
+            for name, workload in wanted.items()
+        }
+    names = _named(SYSTEMS, systems or ",".join(SYSTEMS), "--systems")
+    if list_only:
+        _list(wanted if chosen else known, names)
+        return
     # Heavy and of no use to `--help` and `--list`.
     from benchmarks.machine import facts
     from benchmarks.runner import Runner
@@ -64,13 +75,12 @@ def main(
         click.echo("starting Postgres and Valkey")
         with Servers(folder) as servers:
             machine = facts(servers)
-            runner = Runner(
-                servers, list(wanted.values()), list(names), rounds=rounds, quick=quick, folder=folder
-            )
+            runner = Runner(servers, list(wanted.values()), list(names), quick=quick, folder=folder)
+            results, interrupted = runner.results, False
             try:
-                results = runner.run()
+                runner.run()
             except KeyboardInterrupt:
-                results = runner.results
+                interrupted = True
                 click.echo("\ninterrupted; what was measured until now:")
             log = runner.log_tail()
     goals = targets(results, wanted)
@@ -78,7 +88,10 @@ def main(
     click.echo(f"\n{len(results.samples)} samples in {time.monotonic() - started:.0f} s")
     if log:
         click.echo(f"\nWhat failed clients wrote last:\n{log}")
+    if not results.samples:
+        return
     everything = _everything(results, list(wanted.values()), goals, machine, quick=quick)
+    everything["interrupted"] = interrupted
     if docs:
         json_file, plots = json_file or _DOCS / "results.json", plots or _DOCS
     if json_file is not None:
@@ -135,19 +148,22 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
-def _list(known: dict[str, Workload]) -> None:
-    for workload in known.values():
+def _list(workloads: dict[str, Workload], systems: dict[str, System]) -> None:
+    for workload in workloads.values():
         click.echo(f"({workload.part}) {workload.name:<16} {workload.title}")
     click.echo("\nsystems:")
-    for system in SYSTEMS.values():
+    for system in systems.values():
         click.echo(f"    {system.name:<16} {system.label}")
 
 
-def _named(known: dict[str, Any], names: tuple[str, ...] | list[str], option: str) -> dict[str, Any]:
+def _named(known: dict[str, Any], listed: str, option: str) -> dict[str, Any]:
+    names = [name.strip() for name in listed.split(",")]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(known)}", param_hint=option)
-    return {name: found for name, found in known.items() if not names or name in names}
+        raise click.BadParameter(
+            f"there is no {', '.join(unknown)}; there are {', '.join(known)}", param_hint=option
+        )
+    return {name: found for name, found in known.items() if name in names}
 
 
 @contextmanager

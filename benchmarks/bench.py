@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import threading
+import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import client
 from benchmarks.cpu import cpu_seconds
 from benchmarks.places import Failed, Place
 from benchmarks.relay import CountingRelay
@@ -22,6 +20,9 @@ from benchmarks.systems import Endpoint, System
 _SETTLE = 0.2
 """Seconds after a phase in which servers finish what they do off the request's path; it is charged too."""
 _PATIENCE = 900.0
+_PROCESSES = multiprocessing.get_context("forkserver")
+"""Forks clients off a process that has imported LangGraph: importing it takes a second each time."""
+_PROCESSES.set_forkserver_preload([client.__name__])
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,17 @@ class Client:
     """A client process that is ready for its next phase."""
 
     def __init__(self, job: dict[str, Any], log: Path) -> None:
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.client"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                cwd=Path(__file__).parent.parent,
-            )
-        self._say(json.dumps(job))
+        self._pipe, theirs = _PROCESSES.Pipe()
+        self._process = _PROCESSES.Process(target=client.main, args=(job, theirs, log))
+        self._process.start()
+        theirs.close()
 
     def go(self) -> None:
         """Start its next phase."""
-        self._say("go")
+        try:
+            self._pipe.send("go")
+        except BrokenPipeError:
+            raise Failed("the client process ended") from None
 
     def answer(self) -> dict[str, Any]:
         """Wait for the end of its phase and return what it says.
@@ -77,41 +75,25 @@ class Client:
         Raises:
             Failed: It ended or takes too long.
         """
-        assert self._process.stdout is not None
-        timer = threading.Timer(_PATIENCE, self._process.kill)
-        timer.start()
+        if not self._pipe.poll(_PATIENCE):
+            raise Failed("the client process takes too long")
         try:
-            line = self._process.stdout.readline()
-        finally:
-            timer.cancel()
-        if not line:
-            raise Failed("the client process ended, or was ended because it took too long")
-        said: dict[str, Any] = json.loads(line)
+            said: dict[str, Any] = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            raise Failed("the client process ended") from None
         if "error" in said:
             raise Failed(said["error"])
         return said
 
     def close(self) -> None:
         """End it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        self._pipe.close()
         try:
-            self._process.stdin.close()
-            self._process.wait(30)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            pass
+            self._process.join(30)
         finally:
             self._process.kill()
-            self._process.wait()
-            self._process.stdout.close()
-
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(f"{line}\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise Failed("the client process ended") from None
+            self._process.join()
+            self._process.close()
 
 
 @dataclass
@@ -157,25 +139,25 @@ class Bench:
                     "options": named,
                 }
                 started.append(Client(job, self.log))
-            for client in started:
-                client.answer()
+            for each in started:
+                each.answer()
             yield started
         finally:
-            for client in started:
-                client.close()
+            for each in started:
+                each.close()
 
     @contextmanager
     def client(self, **options: Any) -> Iterator[Client]:
         """Start one client process; see `clients`."""
-        with self.clients(1, **options) as (client,):
-            yield client
+        with self.clients(1, **options) as (only,):
+            yield only
 
     def measure(self, *clients: Client) -> Phase:
         """Let clients do their next phase, all at once, and return what it took."""
         before = cpu_seconds(self.place.pids())
-        for client in clients:
-            client.go()
-        said = [client.answer() for client in clients]
+        for each in clients:
+            each.go()
+        said = [each.answer() for each in clients]
         time.sleep(_SETTLE)
         after = cpu_seconds(self.place.pids())
         operations = sum(answer["operations"] for answer in said)

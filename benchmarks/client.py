@@ -1,42 +1,48 @@
-"""The client process: `python -m benchmarks.client` opens one saver and does one workload's work.
+"""The client process: opens one saver and does one workload's work.
 
-The first line of stdin is the job. Then each phase is one line out, JSON, and one line in, `go`: between
-them the run reads clocks or restarts servers. The end of stdin ends the process.
+Each phase is one message out and one in, "go": between them the run reads clocks or restarts servers. The
+end of the pipe ends the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
+import os
 import time
 import traceback
 from contextlib import aclosing
-from typing import IO, Any
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 from benchmarks.systems import SYSTEMS, Endpoint, open_saver
 from benchmarks.workloads import workloads
 
 
-def main() -> int:
-    """Do the job on stdin and return the exit status."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    job = json.loads(sys.stdin.readline())
+def main(job: dict[str, Any], pipe: Connection, log: Path) -> None:
+    """Do a job.
+
+    Args:
+        job: What, as `Bench.clients` makes it.
+        pipe: To the run.
+        log: File for what is printed.
+    """
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     try:
-        asyncio.run(_work(job, answers))
-    except _Ended:
-        return 0
+        asyncio.run(_work(job, pipe))
+    except (_Ended, KeyboardInterrupt):
+        pass
     except Exception as error:
         traceback.print_exc()
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         text = str(error).strip().partition("\n")[0][:200]
-        _answer(answers, {"error": f"{type(error).__name__}: {text}"})
-        return 1
-    return 0
+        pipe.send({"error": f"{type(error).__name__}: {text}"})
 
 
-async def _work(job: dict[str, Any], answers: IO[str]) -> None:
+async def _work(job: dict[str, Any], pipe: Connection) -> None:
     system = SYSTEMS[job["system"]]
     workload = workloads(quick=job["quick"])[job["workload"]]
     async with open_saver(system, Endpoint(**job["endpoint"])) as saver:
@@ -45,21 +51,14 @@ async def _work(job: dict[str, Any], answers: IO[str]) -> None:
             used = time.process_time()
             async for phase in phases:
                 cpu = time.process_time() - used
-                _answer(answers, {"cpu": cpu, **(phase.to_json() if phase else {})})
-                # In a thread, so that what the saver does in the background goes on.
-                if not await asyncio.to_thread(sys.stdin.readline):
-                    raise _Ended
+                pipe.send({"cpu": cpu, **(phase.to_json() if phase else {})})
+                try:
+                    # In a thread, so that what the saver does in the background goes on.
+                    await asyncio.to_thread(pipe.recv)
+                except EOFError:
+                    raise _Ended from None
                 used = time.process_time()
-
-
-def _answer(answers: IO[str], line: dict[str, Any]) -> None:
-    answers.write(json.dumps(line) + "\n")
-    answers.flush()
 
 
 class _Ended(Exception):
     """The run wants no more phases."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

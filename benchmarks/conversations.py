@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import string
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,13 +19,22 @@ from benchmarks.work import Work
 
 HUMAN_WORDS, AI_WORDS = 30, 90
 _SYLLABLES = ("ba", "co", "du", "fe", "gi", "ka", "lo", "mi", "ne", "po", "ra", "si", "tu", "ve", "zo", "sta")
-_LETTERS = random.Random("words")
-WORDS = tuple("".join(_LETTERS.choices(_SYLLABLES, k=_LETTERS.randint(1, 4))) for _ in range(4000))
 
 
-def text(seed: str, words: int) -> str:
+def _vocabulary(parts: Sequence[str], size: int, shortest: int, longest: int) -> tuple[str, ...]:
+    chosen = random.Random("words")
+    return tuple("".join(chosen.choices(parts, k=chosen.randint(shortest, longest))) for _ in range(size))
+
+
+RANDOM_WORDS = _vocabulary(string.ascii_lowercase, 3000, 2, 9)
+"""Of random letters, hard to compress: what the targets were set with."""
+PROSE_WORDS = _vocabulary(_SYLLABLES, 4000, 1, 4)
+"""Of syllables: they compress as English prose does."""
+
+
+def text(seed: str, words: int, vocabulary: Sequence[str] = RANDOM_WORDS) -> str:
     """Return random words, always the same ones for a seed."""
-    return " ".join(random.Random(seed).choices(WORDS, k=words))
+    return " ".join(random.Random(seed).choices(vocabulary, k=words))
 
 
 def config(thread: str) -> RunnableConfig:
@@ -32,17 +42,22 @@ def config(thread: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread}}
 
 
-def message(thread: str, turn: int) -> dict[str, Any]:
+def message(thread: str, turn: int, vocabulary: Sequence[str] = RANDOM_WORDS) -> dict[str, Any]:
     """Return a turn's input."""
-    return {"messages": [HumanMessage(text(f"{thread} {turn} human", HUMAN_WORDS))]}
+    return {"messages": [HumanMessage(text(f"{thread} {turn} human", HUMAN_WORDS, vocabulary))]}
 
 
-def chat_graph(saver: BaseCheckpointSaver[Any] | None, *, blocking: bool = False) -> Any:
+def chat_graph(
+    saver: BaseCheckpointSaver[Any] | None,
+    *,
+    blocking: bool = False,
+    vocabulary: Sequence[str] = RANDOM_WORDS,
+) -> Any:
     """Return the graph: one node that answers with random words."""
 
     def reply(state: MessagesState) -> dict[str, Any]:
         last = state["messages"][-1]
-        return {"messages": [AIMessage(text(f"{last.content} ai", AI_WORDS))]}
+        return {"messages": [AIMessage(text(f"{last.content} ai", AI_WORDS, vocabulary))]}
 
     async def areply(state: MessagesState) -> dict[str, Any]:
         return reply(state)

@@ -39,6 +39,7 @@ class Place:
         server_pid: Gives the process id of the Tenure server; None for other systems.
         admin_url: The database as its superuser; None if there is none.
         file: The database's file; None if there is none.
+        another_tenant: Makes one and gives the endpoint with its key; None for systems without tenants.
         cold: Restarts or empties everything that caches; None if nothing does outside the client and the
             database.
         on_close: Ends it.
@@ -49,6 +50,7 @@ class Place:
     server_pid: Callable[[], int] | None = None
     admin_url: str | None = None
     file: Path | None = None
+    another_tenant: Callable[[], Endpoint] | None = None
     cold: Callable[[], None] | None = None
     on_close: Callable[[], None] = field(default=_nothing)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 from benchmarks.cpu import available
-from benchmarks.results import Results
+from benchmarks.results import Figure, Results
 from benchmarks.systems import BLOCKING_REFERENCE, SYSTEMS
 from benchmarks.targets import Target
 from benchmarks.workloads.base import Metric, Workload
@@ -36,7 +37,7 @@ def report(
     """Return the whole report."""
     parts = [_QUICK] if quick else []
     parts.append("\n".join(f"{name + ':':<10} {value}" for name, value in machine.items()))
-    parts += [_workload(results, workload) for workload in workloads]
+    parts += [_workload(results, workload) for workload in workloads if results.tried(workload.name)]
     parts.append(targets_table(goals))
     if not available():
         parts.append("CPU time per operation: n/a (needs Linux)")
@@ -79,9 +80,13 @@ def multiple(value: float | None) -> str:
 
 
 def _workload(results: Results, workload: Workload) -> str:
-    tables = [
-        block for metric in workload.metrics if metric.shown and (block := _metric(results, workload, metric))
-    ]
+    shown = [metric for metric in workload.metrics if metric.shown]
+    if len(workload.systems) == 1:
+        tables = [_alone(results, workload, shown)]
+    else:
+        tables = [block for metric in shown if (block := _metric(results, workload, metric))]
+    if workload.note:
+        tables.append(fill(workload.note, 110, initial_indent="  ", subsequent_indent="  "))
     failures = [
         f"  {SYSTEMS[name].label} failed: {why}" for name, why in results.errors(workload.name).items()
     ]
@@ -102,11 +107,10 @@ def _metric(results: Results, workload: Workload, metric: Metric) -> str:
     for system in measured:
         figure = results.figure(workload.name, metric.name, system)
         assert figure is not None
-        value = figure.value
         row = [
             SYSTEMS[system].label,
-            number(value.median),
-            f"{number(value.low)} - {number(value.high)}" if value.rounds > 1 else "1 round",
+            number(figure.value.median),
+            _spread(figure),
             multiple(results.ratio(workload.name, metric.name, system)),
         ]
         if with_sync:
@@ -117,6 +121,23 @@ def _metric(results: Results, workload: Workload, metric: Metric) -> str:
             row.append(multiple(results.ratio(workload.name, metric.name, system, cpu=True)))
         rows.append(row)
     return table(rows)
+
+
+def _alone(results: Results, workload: Workload, metrics: Sequence[Metric]) -> str:
+    """Lay out what one system yields: a row for each metric, since there is nothing to compare it with."""
+    (system,) = workload.systems
+    rows = [[SYSTEMS[system].label, "median", "min - max", "", f"CPU ms/{workload.operation}"]]
+    for metric in metrics:
+        figure = results.figure(workload.name, metric.name, system)
+        if figure is not None:
+            cpu = number(figure.cpu_ms.median) if figure.cpu_ms else ""
+            rows.append([metric.name, number(figure.value.median), _spread(figure), metric.unit, cpu])
+    return table(rows) if len(rows) > 1 else ""
+
+
+def _spread(figure: Figure) -> str:
+    value = figure.value
+    return f"{number(value.low)} - {number(value.high)}" if value.rounds > 1 else "1 round"
 
 
 def _sign(goal: Target) -> str:

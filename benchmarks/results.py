@@ -53,6 +53,10 @@ class Results:
     samples: list[Sample] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def tried(self, workload: str) -> bool:
+        """Say whether there is a sample of a workload, be it a failed one."""
+        return any(sample.workload == workload for sample in self.samples)
+
     def figure(self, workload: str, metric: str, system: str) -> Figure | None:
         """Return a metric's figure, None if nothing was measured."""
         found = [

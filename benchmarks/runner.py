@@ -33,7 +33,6 @@ class Runner:
         workloads: Sequence[Workload],
         systems: Sequence[str],
         *,
-        rounds: int | None,
         quick: bool,
         folder: Path,
     ) -> None:
@@ -43,14 +42,12 @@ class Runner:
             servers: Postgres and Valkey, running.
             workloads: What to run.
             systems: With which systems, as far as a workload takes them.
-            rounds: How often, None = as each workload says.
             quick: Whether workloads share their places: less set-up, larger databases.
             folder: For the clients' log.
         """
         self.results = Results()
         self._servers = servers
         self._workloads = workloads
-        self._rounds = rounds
         self._quick = quick
         self._log = folder / "clients.log"
         self._shared: dict[str, Place] = {}
@@ -60,11 +57,11 @@ class Runner:
                 self.results.skipped[name] = reason
         self._systems = [name for name in systems if name not in self.results.skipped]
         self._done = 0
-        self._total = sum(self._times(each) * len(self._systems_of(each)) for each in workloads)
+        self._total = sum(each.rounds * len(self._systems_of(each)) for each in workloads)
         self._started = time.monotonic()
 
-    def run(self) -> Results:
-        """Run everything and return the results; a system that fails is left out of its workload."""
+    def run(self) -> None:
+        """Run everything; a system that fails is left out of its workload."""
         for name, reason in self.results.skipped.items():
             click.echo(f"without {SYSTEMS[name].label}: {reason}")
         with ExitStack() as places:
@@ -74,7 +71,6 @@ class Runner:
                 else:
                     with ExitStack() as own:
                         self._run(workload, own, {})
-        return self.results
 
     def log_tail(self) -> str:
         """Return what failed clients wrote last; "" if none failed."""
@@ -86,7 +82,7 @@ class Runner:
         failed: set[str] = set()
         prepared: set[str] = set()
         systems = self._systems_of(workload)
-        for number in range(self._times(workload)):
+        for number in range(workload.rounds):
             # Each round begins with another system, so that none always has the same one before it.
             start = number % len(systems) if systems else 0
             for name in [*systems[start:], *systems[:start]]:
@@ -123,15 +119,12 @@ class Runner:
     def _systems_of(self, workload: Workload) -> list[str]:
         return [name for name in workload.systems if name in self._systems]
 
-    def _times(self, workload: Workload) -> int:
-        return self._rounds or workload.rounds
-
     def _say(self, workload: Workload, system: str, number: int) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         width = len(str(self._total))
         click.echo(
             f"[{self._done:>{width}}/{self._total} {minutes:>3}:{seconds:02}] {workload.name:<15} "
-            f"{SYSTEMS[system].label:<30} round {number + 1}/{self._times(workload)}  ",
+            f"{SYSTEMS[system].label:<30} round {number + 1}/{workload.rounds}  ",
             nl=False,
         )
 

@@ -105,7 +105,6 @@ class Servers:
             "TENURE_OPS_PASSWORD": _OPS_PASSWORD,
         }
         _command(admin, "migrate")
-        made = json.loads(_command(admin, "tenant", "create", "bench", "--key", "read,write", "--json"))
         env = {
             "TENURE_DATABASE_URL": self.postgres.url(name, user="tenure_app", password=_APP_PASSWORD),
             "TENURE_OPS_DATABASE_URL": self.postgres.url(name, user="tenure_ops", password=_OPS_PASSWORD),
@@ -120,6 +119,10 @@ class Servers:
         server = TenureServer(self._folder, env, system.workers)
         server.start()
 
+        def new_tenant() -> Endpoint:
+            made = json.loads(_command(admin, "tenant", "create", "bench", "--key", "read,write", "--json"))
+            return Endpoint(server.target, made["api_key"], ca)
+
         def close() -> None:
             server.stop()
             self._flush(_REDIS_DATABASES["tenure"])
@@ -131,10 +134,11 @@ class Servers:
             server.start()
 
         return Place(
-            Endpoint(server.target, made["api_key"], ca),
+            new_tenant(),
             pids=lambda: [self.postgres.pid, self.valkey.pid, server.pid],
             server_pid=lambda: server.pid,
             admin_url=admin_url,
+            another_tenant=new_tenant,
             cold=cold,
             on_close=close,
         )

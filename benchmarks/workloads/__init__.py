@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.workloads.base import ALL, SCALED, Workload
+from benchmarks.workloads.fair import Fair
 from benchmarks.workloads.load import OpenLoop, Soak
 from benchmarks.workloads.long import Long, Wire
 from benchmarks.workloads.reading import Histories, LargeGets
@@ -11,6 +12,19 @@ from benchmarks.workloads.turns import Turns
 
 MIB = 1 << 20
 _MEASURED_ON_WIRE = ("postgres", "plainredis", "tenure", "tenure-tls")
+_RANDOM_TEXT = (
+    "Words of random letters, on which Postgres' compression gains nothing: the text that the targets were "
+    "set with."
+)
+_PROSE_TEXT = (
+    "Words that compress as English prose does, which helps savers that store the whole list again most. "
+    "Both texts are shown, and neither is chosen to flatter: targets keep their text, English is nearer "
+    "to this one."
+)
+_FAIR = (
+    "What CPU load does to the quiet tenant is the machine's doing: it burns the flood's CPU time and sends "
+    "nothing. What the flood does beyond that is queueing in the server."
+)
 
 
 def workloads(*, quick: bool) -> dict[str, Workload]:
@@ -33,12 +47,32 @@ def _full() -> list[Workload]:
             systems=ALL,
             rounds=5,
         ),
-        Long(name="long", part="b", title="1 conversation of 400 turns", turns=400, tail=50, fresh=True),
+        Long(
+            name="long",
+            part="b",
+            title="1 conversation of 400 turns",
+            note=_RANDOM_TEXT,
+            turns=400,
+            tail=50,
+            fresh=True,
+        ),
+        Long(
+            name="long-prose",
+            part="b",
+            title="the same, in words that compress as prose does",
+            note=_PROSE_TEXT,
+            turns=400,
+            tail=50,
+            prose=True,
+            systems=("postgres", "sqlite", "tenure"),
+            rounds=1,
+            fresh=True,
+        ),
         Wire(
             name="wire",
             part="b",
-            title="the same, bytes on the wire (counting pass; from turn 1,500 on Tenure only: others would "
-            "write gigabytes)",
+            title="1 conversation of random letters, bytes on the wire (counting pass; from turn 1,500 on "
+            "Tenure only: others would write gigabytes)",
             turns=1500,
             tail=20,
             marks=(400, 1500),
@@ -84,8 +118,8 @@ def _full() -> list[Workload]:
             turns=200,
             limit=100,
             states=50,
-            shorts=5,
-            fulls=2,
+            shorts=3,
+            fulls=1,
         ),
         Turns(
             name="delta",
@@ -108,8 +142,8 @@ def _full() -> list[Workload]:
             part="h",
             title="turns arrive at fixed rates, whether or not those before have ended",
             rates=(25, 50, 100, 200),
-            seconds=8.0,
-            rounds=2,
+            seconds=6.0,
+            rounds=1,
         ),
         Turns(
             name="procs-4x8",
@@ -119,6 +153,17 @@ def _full() -> list[Workload]:
             conversations=8,
             processes=4,
             systems=SCALED,
+        ),
+        Fair(
+            name="fair",
+            part="j",
+            title="puts and gets of a quiet tenant at 25/s, beside another one at 20 times that",
+            note=_FAIR,
+            rate=25,
+            share=20,
+            seconds=12.0,
+            systems=("tenure",),
+            rounds=1,
         ),
         Soak(
             name="soak",
@@ -134,7 +179,7 @@ def _full() -> list[Workload]:
 
 
 def _quick() -> list[Workload]:
-    """The same names with small sizes: each kind of work once."""
+    """Some of the same names with small sizes."""
     few = ("memory", "postgres", "tenure")
     both = ("postgres", "tenure")
     return [
@@ -142,11 +187,12 @@ def _quick() -> list[Workload]:
         Long(
             name="long",
             part="b",
-            title="1 conversation of 60 turns",
-            turns=60,
+            title="1 conversation of 100 turns",
+            turns=100,
             tail=20,
             systems=both,
             rounds=1,
+            judged=False,
         ),
         Turns(
             name="chat-1", part="a", title="1 conversation", turns=20, systems=(*few, "tenure-sync"), rounds=1
@@ -171,6 +217,7 @@ def _quick() -> list[Workload]:
             heavy=40,
             systems=both,
             rounds=1,
+            judged=False,
         ),
         LargeGets(
             name="get-1MiB",

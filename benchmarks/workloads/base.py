@@ -65,20 +65,24 @@ class Workload(ABC):
         name: As on the command line.
         part: Letter in the list of what is measured.
         title: One line about it.
+        note: What a reader of its figures has to know; printed below them.
         operation: What CPU time is told per.
         systems: Names of the systems that take part, in order.
-        rounds: How often it is repeated unless the command line says otherwise.
+        rounds: How often it is done; 1 = once also in a run with more rounds, unless it is asked for by name.
         fresh: Whether each round has a place of its own: then what is stored can be weighed.
+        judged: Whether targets look at it; they do not where it is too short for them.
         on_request: Whether it runs only if it is asked for by name.
     """
 
     name: str
     part: str
     title: str
+    note: str = ""
     operation: str = "turn"
     systems: Sequence[str] = ASYNC
     rounds: int = 3
     fresh: bool = False
+    judged: bool = True
     on_request: bool = False
 
     @property

@@ -7,7 +7,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,23 @@ from benchmarks.workloads.base import Measure, Metric, Phases, Workload
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
+
+
+async def arrivals(rate: int, seconds: float, seed: str = "") -> AsyncIterator[float]:
+    """Wait for each of random arrivals and yield when it was due, on the monotonic clock.
+
+    They are the same ones for every system and round.
+
+    Args:
+        rate: How many in a second, on average.
+        seconds: For how long.
+        seed: Gives others.
+    """
+    chosen = random.Random(f"arrivals {rate}{seed}")
+    end = (due := time.monotonic()) + seconds
+    while (due := due + chosen.expovariate(rate)) < end:
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        yield due
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +87,6 @@ class OpenLoop(Workload):
             yield await self._at(graph, rate, f"{prefix}-{number}")
 
     async def _at(self, graph: Any, rate: int, prefix: str) -> Work:
-        # The same arrivals for every system and round.
-        arrivals = random.Random(f"arrivals {rate}")
         latencies: list[float] = []
         # The conversation that has rested longest is continued; none has two turns at once.
         resting = deque((f"{prefix}-{number}", 0) for number in range(4 * rate))
@@ -96,12 +111,12 @@ class OpenLoop(Workload):
                 late.append(latencies[-1])
 
         running: set[asyncio.Task[None]] = set()
-        started = intended = time.monotonic()
-        while (intended := intended + arrivals.expovariate(rate)) < started + self.seconds and not late:
+        started = time.monotonic()
+        async for intended in arrivals(rate, self.seconds):
             if len(running) > rate * self.behind:
                 late.append(len(running))
+            if late:
                 break
-            await asyncio.sleep(max(0.0, intended - time.monotonic()))
             task = asyncio.create_task(turn(intended))
             running.add(task)
             task.add_done_callback(running.discard)

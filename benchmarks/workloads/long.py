@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from benchmarks.conversations import chat_graph, converse
+from benchmarks.conversations import PROSE_WORDS, RANDOM_WORDS, chat_graph, converse, message
 from benchmarks.workloads.base import Measure, Metric, Phases, Workload
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ class Long(Workload):
     Attributes:
         turns: Its length.
         tail: Turns at its end that the latency is taken from.
+        prose: Whether its text compresses as prose does.
     """
 
     turns: int
     tail: int
+    prose: bool = False
 
     @property
     def metrics(self) -> Sequence[Metric]:
@@ -55,12 +58,15 @@ class Long(Workload):
         return measures
 
     async def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
-        graph = chat_graph(saver, blocking=blocking)
+        vocabulary = PROSE_WORDS if self.prose else RANDOM_WORDS
+        graph = chat_graph(saver, blocking=blocking, vocabulary=vocabulary)
+        given = partial(message, vocabulary=vocabulary)
         # On the same thread: one that only warms up would be weighed too.
         yield None
         done = 0
         for mark in options["marks"]:
-            yield await converse(graph, [options["thread"]], range(done, mark), blocking=blocking)
+            turns = range(done, mark)
+            yield await converse(graph, [options["thread"]], turns, blocking=blocking, given=given)
             done = mark
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 _TOGETHER = 32
+_FILLERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +45,17 @@ class Storm(Workload):
 
     def prepare(self, bench: Bench) -> None:
         if bench.system.kind != "memory":
-            with bench.client(fill=True) as client:
-                bench.measure(client)
+            # SQLite takes one process at a time.
+            count = 1 if bench.system.kind == "sqlite" else _FILLERS
+            with bench.clients(count, fill=True, part="{n}", parts=count) as clients:
+                bench.measure(*clients)
             bench.place.tidy()
 
     def sample(self, bench: Bench, number: int) -> list[Measure]:
         in_process = bench.system.kind == "memory"
         if bench.place.cold is not None:
             bench.place.cold()
-        with bench.client(fill=in_process) as client:
+        with bench.client(fill=in_process, part="0", parts=1) as client:
             if in_process:
                 bench.measure(client)
             cold, hot = bench.measure(client), bench.measure(client)
@@ -72,9 +75,10 @@ class Storm(Workload):
         yield None
         if options["fill"]:
             done = Work(0, time.monotonic(), 0.0)
-            for start in range(0, self.threads, _TOGETHER):
+            mine = threads[int(options["part"]) :: options["parts"]]
+            for start in range(0, len(mine), _TOGETHER):
                 done.operations += (
-                    await converse(graph, threads[start : start + _TOGETHER], range(self.turns))
+                    await converse(graph, mine[start : start + _TOGETHER], range(self.turns))
                 ).operations
             done.ended = time.monotonic()
             yield done

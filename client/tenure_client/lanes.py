@@ -37,6 +37,9 @@ PATIENCE = 0.02
 """Seconds that they wait while a batch is under way: the next checkpoint is stored when it is answered."""
 _CROWD = 8
 """Operations that do not wait for more."""
+_MAX_ABANDONED = 8
+"""Batches that nobody waits for any more and that do not count as under way. The server works on them all the
+same: without a bound, callers that give up quickly would bury it, and their neighbours with it."""
 _OVERHEAD = 96
 """Bytes that an operation takes in its batch beside its own, at most: its place, its time, its trace."""
 
@@ -88,9 +91,10 @@ class _Flight:
         slow: Whether the server has said that it takes longer.
         holds_place: Whether it counts among those that a lane may have under way.
         over: Whether further answers are ignored.
+        abandoned: Whether it is over because nobody waits any more, and the server is not done with it.
     """
 
-    __slots__ = ("_in_order", "_told", "holds_place", "over", "slow", "tickets", "waiting")
+    __slots__ = ("_in_order", "_told", "abandoned", "holds_place", "over", "slow", "tickets", "waiting")
 
     def __init__(self, tickets: Sequence[Ticket]) -> None:
         self.tickets = tickets
@@ -98,6 +102,7 @@ class _Flight:
         self.slow = False
         self.holds_place = True
         self.over = False
+        self.abandoned = False
         self._in_order: list[Message] = []
         self._told: set[int] = set()
 
@@ -177,6 +182,7 @@ class Lane:
         self._lock = threading.Lock()
         self._pending: deque[Ticket] = deque()
         self._in_flight = 0
+        self._abandoned = 0
         self._answered_at = 0.0
 
     def add(self, ticket: Ticket) -> bool:
@@ -208,9 +214,10 @@ class Lane:
     def lingers_for(self) -> float | None:
         """Return the seconds after which to flush for what waits for company, None if nothing does."""
         with self._lock:
-            if not self._pending or not self._pending[0].waits():
+            first = next((ticket for ticket in self._pending if ticket.waits()), None)
+            if first is None:
                 return None
-            left = self._pending[0].leaves_at - time.monotonic()
+            left = first.leaves_at - time.monotonic()
             return left if left > 0 else LINGER
 
     def give_up(self, ticket: Ticket) -> TenureError:
@@ -221,9 +228,13 @@ class Lane:
                 if ticket in self._pending:
                     self._pending.remove(ticket)
                 return DeadlineExceeded("the operation was not sent in time; raise timeout=")
+            answered = flight.over
             flight.give_up(ticket)
+            if flight.over and not answered:
+                flight.abandoned = True
+                self._abandoned += 1
             # If nobody cares for this batch, its place is free and its answer will be ignored.
-            freed = self._make_room(flight)
+            freed = self._abandoned <= _MAX_ABANDONED and self._make_room(flight)
         if freed:
             self.flush()
         return DeadlineExceeded("the server did not answer in time; raise timeout=", maybe_applied=True)
@@ -260,9 +271,15 @@ class Lane:
 
     def _answered(self, flight: _Flight, answer: Any) -> None:
         with self._lock:
-            if flight.over:
+            if flight.abandoned and (isinstance(answer, TenureError) or not answer.more):
+                flight.abandoned = False
+                self._abandoned -= 1
+            if not flight.over:
+                outcomes = flight.answered(answer)
+            elif flight.abandoned:
                 return
-            outcomes = flight.answered(answer)
+            else:
+                outcomes = []
             if freed := self._make_room(flight):
                 self._answered_at = time.monotonic()
         try:

@@ -11,7 +11,7 @@ from tenure_server import errors
 from tenure_server.domain import TenantId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Room:
     """RPCs of one kind that may run at once, over all tenants and for one of them."""
 

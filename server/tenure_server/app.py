@@ -6,6 +6,7 @@ The only module that knows every other.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -156,6 +157,9 @@ async def serve(
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if config.health_listen is not None:
             await stack.enter_async_context(health_port(config.health_listen, health_servicer))
+        # What is there by now stays: looking at it in each full collection would hold up everybody for 40 ms.
+        gc.collect()
+        gc.freeze()
         await server.start()
         host = config.listen.rpartition(":")[0]
         target = f"{host}:{port}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,7 @@ BYTES = "tenure.bytes"
 _propagator = TraceContextTextMapPropagator()
 _tracer = trace.get_tracer("tenure.server")
 _meter = metrics.get_meter("tenure.server")
+_NO_SPAN: AbstractContextManager[Span] = nullcontext(INVALID_SPAN)
 
 cache_reads = _meter.create_counter(
     "tenure.cache.reads", description="Channel values asked of Redis, by result hit | miss | invalid | off"
@@ -75,7 +76,6 @@ def context_of(traceparent: str) -> Context | None:
     return _propagator.extract({"traceparent": traceparent}) if traceparent else None
 
 
-@contextmanager
 def span(
     name: str,
     *,
@@ -83,8 +83,8 @@ def span(
     links: Sequence[str] = (),
     kind: SpanKind = SpanKind.CLIENT,
     attributes: Mapping[str, AttributeValue] | None = None,
-) -> Iterator[Span]:
-    """Run a block in a span; an exception marks it as an error by its type alone.
+) -> AbstractContextManager[Span]:
+    """Return what runs a block in a span; an exception marks it as an error by its type alone.
 
     Args:
         name: One of the constants of this module, or an RPC's method.
@@ -95,8 +95,18 @@ def span(
     """
     if isinstance(_tracer, ProxyTracer) and isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
         # Nobody set one, so nothing is exported: even a span of nothing takes a tenth of a small batch.
-        yield INVALID_SPAN
-        return
+        return _NO_SPAN
+    return _recorded(name, parent, links, kind, attributes)
+
+
+@contextmanager
+def _recorded(
+    name: str,
+    parent: Context | None,
+    links: Sequence[str],
+    kind: SpanKind,
+    attributes: Mapping[str, AttributeValue] | None,
+) -> Iterator[Span]:
     with _tracer.start_as_current_span(
         name,
         context=parent,

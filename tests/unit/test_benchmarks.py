@@ -6,10 +6,15 @@ import math
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.__main__ import main
+from benchmarks.conversations import PROSE_WORDS, text
 from benchmarks.cpu import available, cpu_seconds
 from benchmarks.report import multiple, number, report, table
 from benchmarks.results import Results, Sample
@@ -18,6 +23,8 @@ from benchmarks.systems import SYSTEMS
 from benchmarks.targets import Target, targets
 from benchmarks.workloads import workloads
 from benchmarks.workloads.base import Measure
+from benchmarks.workloads.load import arrivals
+from benchmarks.workloads.long import Long
 
 QUICK = pytest.mark.parametrize("quick", [False, True], ids=["full", "quick"])
 
@@ -37,14 +44,14 @@ def by_label(found: Results) -> dict[str, Target]:
 
 
 def test_every_kind_of_work_is_measured() -> None:
-    assert {workload.part for workload in workloads(quick=False).values()} == set("abcdefghi")
+    assert {workload.part for workload in workloads(quick=False).values()} == set("abcdefghij")
 
 
 @QUICK
 def test_workloads_name_systems_that_exist_and_metrics_that_differ(quick: bool) -> None:
     for workload in workloads(quick=quick).values():
         assert set(workload.systems) <= SYSTEMS.keys()
-        assert "postgres" in workload.systems, "ratios need the reference"
+        assert "postgres" in workload.systems or len(workload.systems) == 1, "ratios need the reference"
         names = [metric.name for metric in workload.metrics]
         assert len(set(names)) == len(names) > 0
 
@@ -66,6 +73,67 @@ def test_what_targets_look_at_is_measured(quick: bool) -> None:
         )
     )
     assert {goal.label: goal.verdict for goal in targets(full, known) if goal.measured is None} == {}
+
+
+def test_a_long_conversation_is_weighed_with_two_texts_and_judged_with_that_of_the_targets() -> None:
+    known = workloads(quick=False)
+    hard, prose = known["long"], known["long-prose"]
+    assert isinstance(hard, Long)
+    assert isinstance(prose, Long)
+    assert (hard.prose, prose.prose) == (False, True)
+    assert (hard.turns, hard.tail, hard.fresh) == (prose.turns, prose.tail, prose.fresh)
+    assert {"postgres", "tenure"} <= set(prose.systems)
+    found = results(
+        ("long-prose", "postgres", "stored", 100.0, None), ("long-prose", "tenure", "stored", 1, None)
+    )
+    assert {goal.verdict for goal in by_label(found).values()} == {"not measured"}
+
+
+def test_prose_compresses_and_random_letters_hardly() -> None:
+    hard, prose = (
+        len(zlib.compress(made)) / len(made)
+        for made in (text("seed", 5000).encode(), text("seed", 5000, PROSE_WORDS).encode())
+    )
+    assert prose < 0.8 * hard
+
+
+@pytest.mark.parametrize(("beside", "verdict"), [(2.0, "ok"), (2.1, "MISSED")])
+def test_a_flood_may_double_what_another_tenant_waits_and_no_more(beside: float, verdict: str) -> None:
+    found = results(("fair", "tenure", "p99 beside the flood, of that alone", beside, None))
+    label = "quiet tenant's p99 beside a flood of 20 times its share, of that alone"
+    assert by_label(found)[label].verdict == verdict
+
+
+async def test_arrivals_are_the_same_each_time() -> None:
+    runs = [[due async for due in arrivals(1000, 0.05)] for _ in range(2)]
+    shorter = min(map(len, runs))
+    assert shorter > 10
+    first, second = ([due - run[0] for due in run[:shorter]] for run in runs)
+    assert first == pytest.approx(second, abs=1e-6)
+
+
+def test_what_is_too_small_for_the_targets_is_not_judged_by_them() -> None:
+    quick = workloads(quick=True)
+    assert not any("turns" in goal.label and "stored" in goal.label for goal in targets(Results(), quick))
+    judged = quick | {"long": replace(quick["long"], judged=True)}
+    assert any("stored" in goal.label for goal in targets(Results(), judged))
+
+
+def test_workloads_and_systems_are_chosen_by_lists_that_may_be_repeated() -> None:
+    chosen = ["--list", "--only", "fair, long", "--only", "chat-1", "--systems", "tenure,postgres"]
+    told = CliRunner().invoke(main, chosen)
+    assert told.exit_code == 0
+    lines = [line.split() for line in told.output.splitlines() if line]
+    assert [line[1] for line in lines if line[0].startswith("(")] == ["chat-1", "long", "fair"]
+    assert [line[0] for line in lines if not line[0].startswith("(")] == ["systems:", "postgres", "tenure"]
+
+
+@pytest.mark.parametrize("option", ["--only", "--systems"])
+def test_a_name_that_does_not_exist_is_refused_with_those_that_do(option: str) -> None:
+    told = CliRunner().invoke(main, [option, "long,lang"])
+    assert told.exit_code == 2
+    known = workloads(quick=False) if option == "--only" else SYSTEMS
+    assert f"there are {', '.join(known)}" in " ".join(told.output.split())
 
 
 def test_a_summary_is_the_median_and_the_extremes() -> None:
@@ -143,6 +211,28 @@ def test_a_round_that_was_saturated_is_not_left_out_of_the_median() -> None:
     known = [workloads(quick=False)["load"]]
     lines = [" ".join(line.split()) for line in report(found, known, [], {}, quick=False).splitlines()]
     assert "Tenure saturated 20.0 - saturated -" in lines
+
+
+def test_what_is_measured_with_one_system_only_is_one_table_with_its_note() -> None:
+    found = results(
+        ("fair", "tenure", "p99 alone", 10.0, None),
+        ("fair", "tenure", "p99 beside the flood", 15.0, None),
+        ("fair", "tenure", "flood", 800.0, 1.25),
+    )
+    known = workloads(quick=False)
+    lines = report(found, [known["fair"], known["soak"]], [], {}, quick=False).splitlines()
+    words = [" ".join(line.split()) for line in lines]
+    assert words[:3] == [
+        f"(j) fair: {known['fair'].title}",
+        "",
+        "Tenure median min - max CPU ms/operation",
+    ]
+    assert words[4:7] == [
+        "p99 alone 10.0 1 round ms",
+        "p99 beside the flood 15.0 1 round ms",
+        "flood 800 1 round operations/s 1.25",
+    ]
+    assert " ".join(words[8:]) == known["fair"].note, "and nothing of what was not tried"
 
 
 def test_numbers_have_about_three_digits() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -120,16 +119,25 @@ class _Session:
         return None if request is ended else request
 
     async def _answer(self, request: pb.SessionRequest) -> None:
-        with ExitStack() as room:
-            room.callback(self._room.release)
-            await self._answer_within(room, request)
+        counts = True
 
-    async def _answer_within(self, room: ExitStack, request: pb.SessionRequest) -> None:
+        def leave() -> None:
+            nonlocal counts
+            if counts:
+                counts = False
+                self._room.release()
+
         async def send(part: pb.SessionResponse) -> None:
             await self._send(part, request)
             if part.more and part.HasField("write"):
-                room.close()
+                leave()
 
+        try:
+            await self._answer_by(send, request)
+        finally:
+            leave()
+
+    async def _answer_by(self, send: Send, request: pb.SessionRequest) -> None:
         kind = request.WhichOneof("batch")
         if kind is None:
             refusal: status_pb2.Status | None = status.of(

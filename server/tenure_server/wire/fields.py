@@ -61,7 +61,7 @@ def json_object(field: str, value: str, limits: Limits) -> dict[str, Any]:
     if _depth(value, limits.max_metadata_depth) > limits.max_metadata_depth:
         raise errors.LimitExceeded(field, "depth", limits.max_metadata_depth + 1, limits.max_metadata_depth)
     try:
-        parsed = json.loads(value, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
+        parsed = _parse_json(value)
     except (ValueError, RecursionError) as error:
         problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise errors.InvalidField(field, f"is not JSON that can be stored: {problem}") from None
@@ -114,6 +114,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(parsed) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return parsed
+
+
+_parse_json = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique).decode
 
 
 def _storable(field: str, value: object) -> None:

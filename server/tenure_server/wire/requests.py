@@ -36,6 +36,7 @@ _STRATEGIES = {
     pb.PRUNE_STRATEGY_DELETE_ALL: PruneStrategy.DELETE_ALL,
 }
 _SCALARS = (str, int, float, bool, type(None))
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 _OPERATION_ID_BYTES = 16
 _TOKEN_VERSION = b"\x01"
 
@@ -249,7 +250,7 @@ class Requests:
             if isinstance(value, _SCALARS)
             and (not isinstance(value, str) or len(value.encode()) <= self._limits.max_filterable_bytes)
         }
-        return json.dumps(small, ensure_ascii=False)
+        return _to_json(small)
 
 
 def page_token(prefix: str, last: str) -> str:

@@ -104,6 +104,7 @@ async def test_more_rows_than_a_slice_are_freed_in_transactions_of_one_slice_eac
     tenant: Tenant, admin: psycopg.Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeper, "SLICE", 4)
+    await _fill(tenant, "t", steps=9)
     admin.execute("CREATE TABLE public.slice (txid bigint, removed bigint)")
     admin.execute(
         "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
@@ -113,7 +114,6 @@ async def test_more_rows_than_a_slice_are_freed_in_transactions_of_one_slice_eac
         "CREATE TRIGGER note AFTER DELETE ON tenure.checkpoint"
         " REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.note()"
     )
-    await _fill(tenant, "t", steps=9)
     await tenant.delete("t")
 
     swept = await Sweeper(database.ops_url).run_once()

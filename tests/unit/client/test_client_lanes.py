@@ -13,6 +13,7 @@ from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client import errors
 from tenure_client.calls import MAX_UNARY_REQUEST, Call
 from tenure_client.lanes import _CROWD as CROWD
+from tenure_client.lanes import _MAX_ABANDONED as MAX_ABANDONED
 from tenure_client.lanes import MAX_IN_FLIGHT, MAX_OPERATIONS, PATIENCE, Ticket
 from tenure_client.retry import wanted_ms
 
@@ -339,3 +340,28 @@ def test_reads_travel_as_reads(sent: Sent) -> None:
 
     assert sent.names == [["t"]]
     assert told == [result]
+
+
+def test_callers_that_give_up_at_once_cannot_bury_the_server(sent: Sent) -> None:
+    for number in range(100):
+        sent.lane.give_up(sent.submit(str(number))[0])
+    assert len(sent.batches) == MAX_ABANDONED + MAX_IN_FLIGHT
+
+    (waiting,) = sent.submit("patient")
+    assert waiting.flight is None
+
+    for batch in sent.batches[:]:
+        batch.answer(batch.results())
+    assert sent.names[-1] == ["patient"]
+    sent.batches[-1].answer(sent.batches[-1].results())
+    assert code_of(sent.outcome("patient")) == 0
+
+
+def test_what_waits_for_company_is_looked_after_when_those_before_it_have_gone(sent: Sent) -> None:
+    sent.submit("a", "b")
+    ahead = sent.ticket("ahead")
+    sent.pending("behind")
+
+    assert sent.lane.lingers_for() is not None
+    sent.lane.give_up(ahead)
+    assert sent.lane.lingers_for() is not None

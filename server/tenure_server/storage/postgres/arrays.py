@@ -21,6 +21,7 @@ _LENGTH = struct.Struct("!i").pack
 _INT = struct.Struct("!ii").pack
 _BIGINT = struct.Struct("!iq").pack
 _NULL = _LENGTH(-1)
+_INT_OID, _BIGINT_OID, _TEXT_OID, _BYTEA_OID, _UUID_OID = 23, 20, 25, 17, 2950
 
 
 class Array:
@@ -28,8 +29,7 @@ class Array:
 
     __slots__ = ("data",)
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    data: bytes
 
 
 class TextArray(Array):
@@ -38,7 +38,7 @@ class TextArray(Array):
     __slots__ = ()
 
     def __init__(self, items: Sequence[str | None]) -> None:
-        super().__init__(_joined(25, [None if item is None else item.encode() for item in items]))
+        self.data = _joined(_TEXT_OID, [None if item is None else item.encode() for item in items])
 
 
 class ByteaArray(Array):
@@ -47,7 +47,7 @@ class ByteaArray(Array):
     __slots__ = ()
 
     def __init__(self, items: Sequence[bytes]) -> None:
-        super().__init__(_joined(17, items))
+        self.data = _joined(_BYTEA_OID, items)
 
 
 class UuidArray(Array):
@@ -56,7 +56,7 @@ class UuidArray(Array):
     __slots__ = ()
 
     def __init__(self, items: Iterable[UUID]) -> None:
-        super().__init__(_joined(2950, [item.bytes for item in items]))
+        self.data = _joined(_UUID_OID, [item.bytes for item in items])
 
 
 class IntArray(Array):
@@ -66,7 +66,7 @@ class IntArray(Array):
 
     def __init__(self, items: Sequence[int]) -> None:
         try:
-            super().__init__(_header(23, len(items), nulls=False) + b"".join(_INT(4, item) for item in items))
+            self.data = _fixed(_INT_OID, [_INT(4, item) for item in items])
         except struct.error as error:
             raise OverflowError(str(error)) from None
 
@@ -77,13 +77,13 @@ class BigintArray(Array):
     __slots__ = ()
 
     def __init__(self, items: Sequence[int]) -> None:
-        super().__init__(_header(20, len(items), nulls=False) + b"".join(_BIGINT(8, item) for item in items))
+        self.data = _fixed(_BIGINT_OID, [_BIGINT(8, item) for item in items])
 
 
 def _joined(element_oid: int, items: Sequence[bytes | None]) -> bytes:
     if not items:
-        return _header(element_oid, 0, nulls=False)
-    parts = [_header(element_oid, len(items), nulls=None in items)]
+        return _EMPTY.pack(0, 0, element_oid)
+    parts = [_BOUNDS.pack(1, None in items, element_oid, len(items), 1)]
     for item in items:
         if item is None:
             parts.append(_NULL)
@@ -93,8 +93,11 @@ def _joined(element_oid: int, items: Sequence[bytes | None]) -> bytes:
     return b"".join(parts)
 
 
-def _header(element_oid: int, length: int, *, nulls: bool) -> bytes:
-    return _BOUNDS.pack(1, nulls, element_oid, length, 1) if length else _EMPTY.pack(0, 0, element_oid)
+def _fixed(element_oid: int, items: Sequence[bytes]) -> bytes:
+    """Return an array of elements that bring their lengths along."""
+    if not items:
+        return _EMPTY.pack(0, 0, element_oid)
+    return _BOUNDS.pack(1, False, element_oid, len(items), 1) + b"".join(items)
 
 
 class _ArrayDumper(Dumper):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tenure_server.domain import Blob, ChannelValue, Mutation, PendingWrite, PutCheckpoint, ValueEdit
 from tenure_server.storage.postgres.arrays import Array, ByteaArray, IntArray, TextArray
 
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_INT = 2**31 - 1
 """More entries than any base has."""
 
@@ -85,70 +86,75 @@ class Batch:
 
     def params(self) -> list[Array]:
         """Return the arguments from p_put_threads on."""
-        return [*self._of_puts(), *self._of_values(), *self._of_edits(), *self._of_writes()]
-
-    def _of_puts(self) -> list[Array]:
-        puts = self._puts
         return [
             TextArray(self._put_threads),
             TextArray(self._write_threads),
-            IntArray([self._number[put.ref.thread_id] for put in puts]),
-            TextArray([put.ref.checkpoint_ns for put in puts]),
-            ByteaArray([ns_hash(put.ref.checkpoint_ns) for put in puts]),
-            TextArray([_id(put) for put in puts]),
-            TextArray([put.parent_checkpoint_id for put in puts]),
-            TextArray([put.body.type for put in puts]),
-            ByteaArray([put.body.data for put in puts]),
-            TextArray([put.metadata for put in puts]),
-            TextArray([put.filterable for put in puts]),
-            TextArray([put.run_id for put in puts]),
-            IntArray([put.format_version for put in puts]),
-            TextArray([json.dumps(dict(put.channel_versions), ensure_ascii=False) for put in puts]),
+            *(_of_puts(self._puts, self._number) if self._puts else _NO_PUTS),
+            *(_of_values(self._values) if self._values else _NO_VALUES),
+            *(_of_edits(self._edits) if self._edits else _NO_EDITS),
+            *(_of_writes(self._writes) if self._writes else _NO_WRITES),
         ]
 
-    def _of_values(self) -> list[Array]:
-        values = self._values
-        return [
-            IntArray([put for put, _ in values]),
-            TextArray([new.channel for _, new in values]),
-            TextArray([new.version for _, new in values]),
-            TextArray([new.value.type for _, new in values]),
-            ByteaArray([_digest(new.value) for _, new in values]),
-            ByteaArray([_data(new.value) for _, new in values]),
-        ]
 
-    def _of_edits(self) -> list[Array]:
-        edits = self._edits
-        chunks = [
-            (number, chunk_id, packed)
-            for number, edit in edits
-            for chunk_id, packed in sorted(edit.chunks.items())
-        ]
-        return [
-            IntArray([number for number, _ in edits]),
-            TextArray([edit.base.version if edit.base else None for _, edit in edits]),
-            ByteaArray([edit.base.digest if edit.base else b"" for _, edit in edits]),
-            IntArray([min(edit.keep_first, _MAX_INT) for _, edit in edits]),
-            IntArray([min(edit.keep_last, _MAX_INT) for _, edit in edits]),
-            ByteaArray([edit.entries for _, edit in edits]),
-            IntArray([number for number, _, _ in chunks]),
-            ByteaArray([chunk_id for _, chunk_id, _ in chunks]),
-            ByteaArray([packed for _, _, packed in chunks]),
-        ]
+def _of_puts(puts: Sequence[PutCheckpoint], numbers: Mapping[str, int]) -> list[Array]:
+    return [
+        IntArray([numbers[put.ref.thread_id] for put in puts]),
+        TextArray([put.ref.checkpoint_ns for put in puts]),
+        ByteaArray([ns_hash(put.ref.checkpoint_ns) for put in puts]),
+        TextArray([_id(put) for put in puts]),
+        TextArray([put.parent_checkpoint_id for put in puts]),
+        TextArray([put.body.type for put in puts]),
+        ByteaArray([put.body.data for put in puts]),
+        TextArray([put.metadata for put in puts]),
+        TextArray([put.filterable for put in puts]),
+        TextArray([put.run_id for put in puts]),
+        IntArray([put.format_version for put in puts]),
+        TextArray([_to_json(dict(put.channel_versions)) for put in puts]),
+    ]
 
-    def _of_writes(self) -> list[Array]:
-        writes = self._writes
-        return [
-            IntArray([thread for thread, _, _, _ in writes]),
-            ByteaArray([ns for _, ns, _, _ in writes]),
-            TextArray([checkpoint_id for _, _, checkpoint_id, _ in writes]),
-            TextArray([write.task_id for _, _, _, write in writes]),
-            IntArray([write.idx for _, _, _, write in writes]),
-            TextArray([write.task_path for _, _, _, write in writes]),
-            TextArray([write.channel for _, _, _, write in writes]),
-            TextArray([write.value.type for _, _, _, write in writes]),
-            ByteaArray([write.value.data for _, _, _, write in writes]),
-        ]
+
+def _of_values(values: Sequence[tuple[int, ChannelValue]]) -> list[Array]:
+    return [
+        IntArray([put for put, _ in values]),
+        TextArray([new.channel for _, new in values]),
+        TextArray([new.version for _, new in values]),
+        TextArray([new.value.type for _, new in values]),
+        ByteaArray([_digest(new.value) for _, new in values]),
+        ByteaArray([_data(new.value) for _, new in values]),
+    ]
+
+
+def _of_edits(edits: Sequence[tuple[int, ValueEdit]]) -> list[Array]:
+    chunks = [
+        (number, chunk_id, packed)
+        for number, edit in edits
+        for chunk_id, packed in sorted(edit.chunks.items())
+    ]
+    return [
+        IntArray([number for number, _ in edits]),
+        TextArray([edit.base.version if edit.base else None for _, edit in edits]),
+        ByteaArray([edit.base.digest if edit.base else b"" for _, edit in edits]),
+        IntArray([min(edit.keep_first, _MAX_INT) for _, edit in edits]),
+        IntArray([min(edit.keep_last, _MAX_INT) for _, edit in edits]),
+        ByteaArray([edit.entries for _, edit in edits]),
+        IntArray([number for number, _, _ in chunks]),
+        ByteaArray([chunk_id for _, chunk_id, _ in chunks]),
+        ByteaArray([packed for _, _, packed in chunks]),
+    ]
+
+
+def _of_writes(writes: Sequence[tuple[int, bytes, str, PendingWrite]]) -> list[Array]:
+    return [
+        IntArray([thread for thread, _, _, _ in writes]),
+        ByteaArray([ns for _, ns, _, _ in writes]),
+        TextArray([checkpoint_id for _, _, checkpoint_id, _ in writes]),
+        TextArray([write.task_id for _, _, _, write in writes]),
+        IntArray([write.idx for _, _, _, write in writes]),
+        TextArray([write.task_path for _, _, _, write in writes]),
+        TextArray([write.channel for _, _, _, write in writes]),
+        TextArray([write.value.type for _, _, _, write in writes]),
+        ByteaArray([write.value.data for _, _, _, write in writes]),
+    ]
 
 
 def _digest(value: Blob | ValueEdit) -> bytes:
@@ -166,3 +172,10 @@ def _id(mutation: Mutation) -> str:
 
 def _sorted(ids: set[str]) -> list[str]:
     return sorted(ids, key=lambda thread_id: thread_id.encode("utf-8", "surrogatepass"))
+
+
+# Most batches lack some of these: encoding empty arrays would take as long as the rest.
+_NO_PUTS = _of_puts([], {})
+_NO_VALUES = _of_values([])
+_NO_EDITS = _of_edits([])
+_NO_WRITES = _of_writes([])

@@ -12,6 +12,7 @@ import select
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -228,25 +229,37 @@ class Database:
         self, work: Coroutine[Any, Any, T], deadline: float | None, *, finish: bool = False
     ) -> T:
         """Await work in a task of its own, so that nothing that hangs keeps the caller beyond its time."""
-        task = asyncio.create_task(work)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work)
         self._calls.add(task)
-        task.add_done_callback(self._called)
+        # `asyncio.wait` does the same for sets of tasks, in twice the time.
+        over: asyncio.Future[None] = loop.create_future()
+        task.add_done_callback(partial(self._called, over))
         left = _CALL_TIMEOUT if deadline is None else deadline - time.monotonic() + _GRACE
+        timer = loop.call_later(left, _end, over)
         try:
-            done, _ = await asyncio.wait({task}, timeout=left)
+            await over
         except asyncio.CancelledError:
             if not finish:
                 task.cancel()
             raise
-        if not done:
+        finally:
+            timer.cancel()
+        if not task.done():
             task.cancel()
             raise errors.Unavailable("the database does not answer; retry")
         return task.result()
 
-    def _called(self, task: asyncio.Task[Any]) -> None:
+    def _called(self, over: asyncio.Future[None], task: asyncio.Task[Any]) -> None:
+        _end(over)
         self._calls.discard(task)
         if not task.cancelled():
             task.exception()
+
+
+def _end(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
 
 
 _VERSION: LiteralString = "SELECT max(version) FROM tenure.schema_migration"

@@ -101,6 +101,9 @@ $$;
 -- have ascending ids, no pending write is named twice, and the base of an edit is not put in the same call
 -- (the caller sees to all three).
 --
+-- Arrays are unnested side by side in select lists, which gives rows in their order. In FROM, each statement
+-- would keep them in a tuple store, which takes a tenth of a small batch.
+--
 -- With p_wait a thread's lock is waited for, p_timeout_ms at most for each lock (SQLSTATE 55P03 then);
 -- without it `busy` names the threads that somebody else holds, and nothing of them is applied.
 -- `missing` names the puts with an edit whose base is not stored, or that does not come out as it says;
@@ -175,9 +178,11 @@ DECLARE
     v_rewritten uuid[] := '{}';
     v_latest text;
     v_row record;
+    -- Assigned to: PERFORM would run a query.
+    v_setting text;
 BEGIN
-    PERFORM set_config('app.tenant', p_tenant::text, true);
-    PERFORM set_config('lock_timeout', p_timeout_ms::text, true);
+    v_setting := set_config('app.tenant', p_tenant::text, true);
+    v_setting := set_config('lock_timeout', p_timeout_ms::text, true);
     conflicts := 0;
 
     -- Most heads are there: lock first, then make those that are not. One that somebody makes in between is
@@ -186,8 +191,8 @@ BEGIN
         IF cardinality(p_put_threads) = 0 THEN
             NULL;
         ELSIF p_wait THEN
-            SELECT array_agg(l.thread_key ORDER BY t.position) INTO v_put_keys
-            FROM unnest(p_put_threads) WITH ORDINALITY AS t (thread_id, position)
+            SELECT array_agg(l.thread_key) INTO v_put_keys
+            FROM (SELECT unnest(p_put_threads) AS thread_id) AS t
             LEFT JOIN LATERAL (
                 SELECT h.thread_key
                 FROM tenure.thread_head AS h
@@ -196,8 +201,8 @@ BEGIN
                 FOR NO KEY UPDATE
             ) AS l ON true;
         ELSE
-            SELECT array_agg(l.thread_key ORDER BY t.position) INTO v_put_keys
-            FROM unnest(p_put_threads) WITH ORDINALITY AS t (thread_id, position)
+            SELECT array_agg(l.thread_key) INTO v_put_keys
+            FROM (SELECT unnest(p_put_threads) AS thread_id) AS t
             LEFT JOIN LATERAL (
                 SELECT h.thread_key
                 FROM tenure.thread_head AS h
@@ -209,8 +214,8 @@ BEGIN
         IF cardinality(p_write_threads) = 0 THEN
             NULL;
         ELSIF p_wait THEN
-            SELECT array_agg(l.thread_key ORDER BY t.position) INTO v_write_keys
-            FROM unnest(p_write_threads) WITH ORDINALITY AS t (thread_id, position)
+            SELECT array_agg(l.thread_key) INTO v_write_keys
+            FROM (SELECT unnest(p_write_threads) AS thread_id) AS t
             LEFT JOIN LATERAL (
                 SELECT h.thread_key
                 FROM tenure.thread_head AS h
@@ -219,8 +224,8 @@ BEGIN
                 FOR KEY SHARE
             ) AS l ON true;
         ELSE
-            SELECT array_agg(l.thread_key ORDER BY t.position) INTO v_write_keys
-            FROM unnest(p_write_threads) WITH ORDINALITY AS t (thread_id, position)
+            SELECT array_agg(l.thread_key) INTO v_write_keys
+            FROM (SELECT unnest(p_write_threads) AS thread_id) AS t
             LEFT JOIN LATERAL (
                 SELECT h.thread_key
                 FROM tenure.thread_head AS h
@@ -353,7 +358,8 @@ BEGIN
     END IF;
 
     IF cardinality(p_put_thread) > 0 THEN
-        -- Only puts that do not simply sort above all, or that end an override, need a closer look.
+        -- Only puts that do not simply sort above all, or that end an override, need a closer look: one that is
+        -- stored gives way. The thread's lock keeps others from storing it meanwhile.
         FOR v_row IN
             SELECT
                 v_keys[p.thread] AS thread_key,
@@ -361,10 +367,16 @@ BEGIN
                 p.id,
                 p.parent,
                 g.checkpoint_id AS greatest,
-                p.id COLLATE "C" > g.checkpoint_id AS is_greatest,
-                s.checkpoint_id IS NOT NULL AS is_stored
-            FROM unnest(v_put_thread, p_put_ns, p_put_ns_hash, p_put_id, p_put_parent)
-                WITH ORDINALITY AS p (thread, ns, ns_hash, id, parent, position)
+                p.ns,
+                p.id COLLATE "C" > g.checkpoint_id AS is_greatest
+            FROM (
+                SELECT
+                    unnest(v_put_thread) AS thread,
+                    unnest(p_put_ns) AS ns,
+                    unnest(p_put_ns_hash) AS ns_hash,
+                    unnest(p_put_id) AS id,
+                    unnest(p_put_parent) AS parent
+            ) AS p
             CROSS JOIN LATERAL (
                 SELECT c.checkpoint_id
                 FROM tenure.checkpoint AS c
@@ -382,62 +394,60 @@ BEGIN
                     AND h.tenant_id = p_tenant -- wall:predicate
                 LIMIT 1
             ) AS o ON true
-            LEFT JOIN LATERAL (
-                SELECT c.checkpoint_id
-                FROM tenure.checkpoint AS c
-                WHERE c.thread_key = v_keys[p.thread]
-                    AND c.checkpoint_ns = p.ns
-                    AND c.checkpoint_id = p.id
-                    AND c.tenant_id = p_tenant -- wall:predicate
-                LIMIT 1
-            ) AS s ON true
             WHERE p.id COLLATE "C" <= g.checkpoint_id OR o.checkpoint_id IS NOT NULL
-            ORDER BY p.position
         LOOP
             IF v_row.is_greatest THEN
                 DELETE FROM tenure.head_override AS o
                 WHERE o.thread_key = v_row.thread_key
                     AND o.tenant_id = p_tenant -- wall:predicate
                     AND o.ns_hash = v_row.ns_hash;
-            ELSIF v_row.is_stored THEN
+                CONTINUE;
+            END IF;
+            DELETE FROM tenure.checkpoint AS c
+            WHERE c.thread_key = v_row.thread_key
+                AND c.tenant_id = p_tenant -- wall:predicate
+                AND c.checkpoint_ns = v_row.ns
+                AND c.checkpoint_id = v_row.id;
+            IF FOUND THEN
                 v_rewritten := v_rewritten || v_row.thread_key;
-            ELSE
-                -- Read here, not above: an earlier put of this batch may have changed it.
-                SELECT o.checkpoint_id INTO v_latest
-                FROM tenure.head_override AS o
-                WHERE o.thread_key = v_row.thread_key
-                    AND o.tenant_id = p_tenant -- wall:predicate
-                    AND o.ns_hash = v_row.ns_hash;
-                IF v_row.parent = coalesce(v_latest, v_row.greatest) THEN
-                    INSERT INTO tenure.head_override (tenant_id, thread_key, ns_hash, checkpoint_id)
-                    VALUES (p_tenant, v_row.thread_key, v_row.ns_hash, v_row.id)
-                    ON CONFLICT (tenant_id, thread_key, ns_hash)
-                    DO UPDATE SET checkpoint_id = excluded.checkpoint_id;
-                END IF;
+                CONTINUE;
+            END IF;
+            -- Read here, not above: an earlier put of this batch may have changed it.
+            SELECT o.checkpoint_id INTO v_latest
+            FROM tenure.head_override AS o
+            WHERE o.thread_key = v_row.thread_key
+                AND o.tenant_id = p_tenant -- wall:predicate
+                AND o.ns_hash = v_row.ns_hash;
+            IF v_row.parent = coalesce(v_latest, v_row.greatest) THEN
+                INSERT INTO tenure.head_override (tenant_id, thread_key, ns_hash, checkpoint_id)
+                VALUES (p_tenant, v_row.thread_key, v_row.ns_hash, v_row.id)
+                ON CONFLICT (tenant_id, thread_key, ns_hash)
+                DO UPDATE SET checkpoint_id = excluded.checkpoint_id;
             END IF;
         END LOOP;
 
-        INSERT INTO tenure.checkpoint AS c (
+        INSERT INTO tenure.checkpoint (
             tenant_id, thread_key, checkpoint_ns, checkpoint_id, parent_checkpoint_id, body_type, body,
             metadata, filterable, run_id, format_version, versions
         )
         SELECT
             p_tenant, v_keys[p.thread], p.ns, p.id, p.parent, p.body_type, p.body,
             p.metadata, p.filterable::jsonb, p.run, p.format, p.versions::jsonb
-        FROM unnest(
-            v_put_thread, p_put_ns, p_put_id, p_put_parent, p_put_body_type, p_put_body, p_put_metadata,
-            p_put_filterable, p_put_run, p_put_format, p_put_versions
-        ) AS p (thread, ns, id, parent, body_type, body, metadata, filterable, run, format, versions)
-        WHERE v_keys[p.thread] IS NOT NULL
-        ON CONFLICT (tenant_id, thread_key, checkpoint_ns, checkpoint_id) DO UPDATE SET
-            parent_checkpoint_id = excluded.parent_checkpoint_id,
-            body_type = excluded.body_type,
-            body = excluded.body,
-            metadata = excluded.metadata,
-            filterable = excluded.filterable,
-            run_id = excluded.run_id,
-            format_version = excluded.format_version,
-            versions = excluded.versions;
+        FROM (
+            SELECT
+                unnest(v_put_thread) AS thread,
+                unnest(p_put_ns) AS ns,
+                unnest(p_put_id) AS id,
+                unnest(p_put_parent) AS parent,
+                unnest(p_put_body_type) AS body_type,
+                unnest(p_put_body) AS body,
+                unnest(p_put_metadata) AS metadata,
+                unnest(p_put_filterable) AS filterable,
+                unnest(p_put_run) AS run,
+                unnest(p_put_format) AS format,
+                unnest(p_put_versions) AS versions
+        ) AS p
+        WHERE v_keys[p.thread] IS NOT NULL;
 
         IF cardinality(v_rewritten) > 0 THEN
             UPDATE tenure.thread_head AS h
@@ -456,12 +466,19 @@ BEGIN
         SELECT
             p_tenant, v_keys[v_put_thread[p.put]], p_put_ns_hash[p.put], p.channel, p.version, p.type, p.digest,
             p.data, p.recipe, p.anchor_version, p.keep_first, p.keep_last
-        FROM unnest(
-            p_value_put, p_value_channel, p_value_version, p_value_type, p_value_digest, p_value_data,
-            v_recipes, v_anchors, v_keep_first, v_keep_last
-        ) AS p (
-            put, channel, version, type, digest, data, recipe, anchor_version, keep_first, keep_last
-        )
+        FROM (
+            SELECT
+                unnest(p_value_put) AS put,
+                unnest(p_value_channel) AS channel,
+                unnest(p_value_version) AS version,
+                unnest(p_value_type) AS type,
+                unnest(p_value_digest) AS digest,
+                unnest(p_value_data) AS data,
+                unnest(v_recipes) AS recipe,
+                unnest(v_anchors) AS anchor_version,
+                unnest(v_keep_first) AS keep_first,
+                unnest(v_keep_last) AS keep_last
+        ) AS p
         WHERE v_keys[v_put_thread[p.put]] IS NOT NULL
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS v_inserted = ROW_COUNT;
@@ -502,10 +519,18 @@ BEGIN
         SELECT
             p_tenant, v_keys[p.thread], p.ns_hash, p.checkpoint, p.task, p.idx, p.path, p.channel, p.type,
             p.data
-        FROM unnest(
-            p_write_thread, p_write_ns_hash, p_write_checkpoint, p_write_task, p_write_idx, p_write_path,
-            p_write_channel, p_write_type, p_write_data
-        ) AS p (thread, ns_hash, checkpoint, task, idx, path, channel, type, data)
+        FROM (
+            SELECT
+                unnest(p_write_thread) AS thread,
+                unnest(p_write_ns_hash) AS ns_hash,
+                unnest(p_write_checkpoint) AS checkpoint,
+                unnest(p_write_task) AS task,
+                unnest(p_write_idx) AS idx,
+                unnest(p_write_path) AS path,
+                unnest(p_write_channel) AS channel,
+                unnest(p_write_type) AS type,
+                unnest(p_write_data) AS data
+        ) AS p
         WHERE v_keys[p.thread] IS NOT NULL
         ORDER BY v_keys[p.thread], p.ns_hash, p.checkpoint COLLATE "C", p.task COLLATE "C", p.idx
         ON CONFLICT (tenant_id, thread_key, ns_hash, checkpoint_id, task_id, idx) DO UPDATE SET
@@ -566,8 +591,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
+DECLARE
+    v_setting text;
 BEGIN
-    PERFORM set_config('app.tenant', p_tenant::text, true);
+    v_setting := set_config('app.tenant', p_tenant::text, true);
     RETURN QUERY
     SELECT
         r.position, h.thread_key, h.generation,
@@ -575,8 +602,14 @@ BEGIN
         v.channels, v.versions, v.digests, v.sizes, v.types, v.data, v.recipes,
         w.tasks, w.paths, w.indexes, w.channels, w.types, w.data,
         b.numbers, b.recipes
-    FROM unnest(p_threads, p_namespaces, p_ns_hashes, p_ids)
-        WITH ORDINALITY AS r (thread_id, ns, ns_hash, id, position)
+    FROM (
+        SELECT
+            unnest(p_threads) AS thread_id,
+            unnest(p_namespaces) AS ns,
+            unnest(p_ns_hashes) AS ns_hash,
+            unnest(p_ids) AS id,
+            generate_subscripts(p_threads, 1)::bigint AS position
+    ) AS r
     CROSS JOIN LATERAL (
         SELECT t.thread_key, t.generation
         FROM tenure.thread_head AS t
@@ -672,7 +705,7 @@ BEGIN
         SELECT
             array_agg(d.number) AS numbers,
             array_agg(s.recipe) AS recipes
-        FROM generate_series(p_held_first[r.position], p_held_last[r.position]) AS d (number)
+        FROM (SELECT generate_series(p_held_first[r.position], p_held_last[r.position]) AS number) AS d
         CROSS JOIN LATERAL (
             SELECT k.digest,
                 tenure.whole_recipe_1(k.recipe, g.recipe, k.keep_first, k.keep_last) AS recipe
