@@ -25,7 +25,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-demo: setup ## An agent that remembers across two processes, on a local server
+demo: setup ## An agent that remembers across processes and threads, on a local server
 	@$(BIN)/python -m examples.demo
 
 test: setup ## All tests, against real servers that the run starts itself

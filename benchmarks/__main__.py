@@ -50,7 +50,7 @@ def main(
     docs: bool,
     list_only: bool,
 ) -> None:
-    """Measure Tenure and every saver that an agent could pick instead, in turn, on this machine."""
+    """Measure Tenure and every saver or store that an agent could pick instead, in turn, on this machine."""
     known = all_workloads(quick=quick)
     always = tuple(name for name, workload in known.items() if not workload.on_request)
     wanted = _named(known, ",".join(chosen or always), "--only")

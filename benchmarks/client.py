@@ -1,4 +1,4 @@
-"""The client process: opens one saver and does one workload's work.
+"""The client process: opens one saver or store and does one workload's work.
 
 Each phase is one message out and one in, "go": between them the run reads clocks or restarts servers. The
 end of the pipe ends the process.
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.systems import SYSTEMS, Endpoint, open_saver
+from benchmarks.systems import SYSTEMS, Endpoint
 from benchmarks.workloads import workloads
 
 
@@ -45,15 +45,15 @@ def main(job: dict[str, Any], pipe: Connection, log: Path) -> None:
 async def _work(job: dict[str, Any], pipe: Connection) -> None:
     system = SYSTEMS[job["system"]]
     workload = workloads(quick=job["quick"])[job["workload"]]
-    async with open_saver(system, Endpoint(**job["endpoint"])) as saver:
-        phases = workload.work(saver, blocking=system.blocking, **job["options"])
+    async with workload.open(system, Endpoint(**job["endpoint"])) as opened:
+        phases = workload.work(opened, blocking=system.blocking, **job["options"])
         async with aclosing(phases):
             used = time.process_time()
             async for phase in phases:
                 cpu = time.process_time() - used
                 pipe.send({"cpu": cpu, **(phase.to_json() if phase else {})})
                 try:
-                    # In a thread, so that what the saver does in the background goes on.
+                    # In a thread, so that what it does in the background goes on.
                     await asyncio.to_thread(pipe.recv)
                 except EOFError:
                     raise _Ended from None

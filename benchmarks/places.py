@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Place:
         another_tenant: Makes one and gives the endpoint with its key; None for systems without tenants.
         cold: Restarts or empties everything that caches; None if nothing does outside the client and the
             database.
+        keys: Of the tenants that a workload has made in it.
         on_close: Ends it.
     """
 
@@ -52,6 +53,7 @@ class Place:
     file: Path | None = None
     another_tenant: Callable[[], Endpoint] | None = None
     cold: Callable[[], None] | None = None
+    keys: Sequence[str] = ()
     on_close: Callable[[], None] = field(default=_nothing)
 
     def tidy(self) -> None:

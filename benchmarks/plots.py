@@ -29,6 +29,9 @@ _BARS = (
     ("long", "stored", "A conversation of 400 turns, KB stored", True),
     ("get-1MiB", "held", "Get of a 1 MiB state that the client holds, ms", False),
     ("storm", "cold", "500 threads read at once after a restart, threads/s", False),
+    ("store-put-32", "8 processes x 4, puts/s", "8 client processes x 4 that put small items, puts/s", False),
+    ("store-get-32", "8 processes x 4, gets/s", "8 client processes x 4 that get small items, gets/s", False),
+    ("store-vector-100k", "p50", "Semantic search in 100,000 items, ms (p50)", False),
 )
 _CPU = ("chat-32", "turns/s", "32 conversations at once, CPU ms per turn over all processes")
 
@@ -52,7 +55,7 @@ def _figures(run: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for workload, metric, title, logarithmic in _BARS:
         rows = _rows(run, workload, metric)
         if rows:
-            name = f"{workload}-{metric.replace('/', '-per-').replace(' ', '-')}"
+            name = f"{workload}-{metric.replace(',', '').replace('/', '-per-').replace(' ', '-')}"
             yield name, _bars(run, rows, title, lambda row: row, logarithmic=logarithmic)
     rows = [row for row in _rows(run, *_CPU[:2]) if row["cpu_ms_per_operation"]]
     if rows:
@@ -87,7 +90,7 @@ def _bars(
             textcoords="offset points",
             va="center",
         )
-    axes.set_yticks(range(len(rows)), [run["systems"][row["system"]] for row in rows])
+    axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_title(title)

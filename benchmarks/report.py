@@ -47,7 +47,7 @@ def report(
 
 def targets_table(goals: Sequence[Target]) -> str:
     """Return the table of targets."""
-    head = ["Targets (Tenure as a multiple of AsyncPostgresSaver)", "measured", "floor", "goal", ""]
+    head = ["Targets (Tenure as a multiple of AsyncPostgresSaver or -Store)", "measured", "floor", "goal", ""]
     rows = [
         [
             goal.label,
@@ -88,7 +88,8 @@ def _workload(results: Results, workload: Workload) -> str:
     if workload.note:
         tables.append(fill(workload.note, 110, initial_indent="  ", subsequent_indent="  "))
     failures = [
-        f"  {SYSTEMS[name].label} failed: {why}" for name, why in results.errors(workload.name).items()
+        f"  {workload.label(SYSTEMS[name])} failed: {why}"
+        for name, why in results.errors(workload.name).items()
     ]
     return "\n\n".join([f"({workload.part}) {workload.name}: {workload.title}", *tables, *failures])
 
@@ -108,7 +109,7 @@ def _metric(results: Results, workload: Workload, metric: Metric) -> str:
         figure = results.figure(workload.name, metric.name, system)
         assert figure is not None
         row = [
-            SYSTEMS[system].label,
+            workload.label(SYSTEMS[system]),
             number(figure.value.median),
             _spread(figure),
             multiple(results.ratio(workload.name, metric.name, system)),
@@ -126,7 +127,7 @@ def _metric(results: Results, workload: Workload, metric: Metric) -> str:
 def _alone(results: Results, workload: Workload, metrics: Sequence[Metric]) -> str:
     """Lay out what one system yields: a row for each metric, since there is nothing to compare it with."""
     (system,) = workload.systems
-    rows = [[SYSTEMS[system].label, "median", "min - max", "", f"CPU ms/{workload.operation}"]]
+    rows = [[workload.label(SYSTEMS[system]), "median", "min - max", "", f"CPU ms/{workload.operation}"]]
     for metric in metrics:
         figure = results.figure(workload.name, metric.name, system)
         if figure is not None:

@@ -108,6 +108,7 @@ class Results:
                         "unit": metric.unit,
                         "higher_is_better": metric.higher_is_better,
                         "system": system,
+                        "label": workload.label(SYSTEMS[system]),
                         **asdict(figure.value),
                         "cpu_ms_per_operation": asdict(figure.cpu_ms) if figure.cpu_ms else None,
                         f"ratio_to_{REFERENCE}": self.ratio(workload.name, metric.name, system),

@@ -124,7 +124,7 @@ class Runner:
         width = len(str(self._total))
         click.echo(
             f"[{self._done:>{width}}/{self._total} {minutes:>3}:{seconds:02}] {workload.name:<15} "
-            f"{SYSTEMS[system].label:<30} round {number + 1}/{workload.rounds}  ",
+            f"{workload.label(SYSTEMS[system]):<30} round {number + 1}/{workload.rounds}  ",
             nl=False,
         )
 

@@ -16,11 +16,11 @@ Kind = Literal["memory", "postgres", "sqlite", "plainredis", "redis", "tenure"]
 
 @dataclass(frozen=True)
 class System:
-    """One saver in one configuration.
+    """One saver in one configuration, and the store that comes with it.
 
     Attributes:
         name: As on the command line.
-        label: As in tables.
+        label / store_label: As in tables about checkpoints, and about long-term memory.
         kind: Whose it is.
         blocking: Driven through the blocking API, one thread per conversation.
         tls: Over TLS.
@@ -35,6 +35,7 @@ class System:
     tls: bool = False
     workers: int = 1
     durable: bool = True
+    store_label: str = ""
 
 
 REFERENCE = "postgres"
@@ -44,14 +45,25 @@ BLOCKING_REFERENCE = "postgres-sync"
 SYSTEMS = {
     system.name: system
     for system in (
-        System("memory", "InMemorySaver", "memory", durable=False),
-        System("postgres", f"AsyncPostgresSaver (pool {POOL})", "postgres"),
-        System("postgres-sync", f"PostgresSaver (pool {POOL}), sync", "postgres", blocking=True),
+        System("memory", "InMemorySaver", "memory", durable=False, store_label="InMemoryStore"),
+        System(
+            "postgres",
+            f"AsyncPostgresSaver (pool {POOL})",
+            "postgres",
+            store_label=f"AsyncPostgresStore (pool {POOL})",
+        ),
+        System(
+            "postgres-sync",
+            f"PostgresSaver (pool {POOL}), sync",
+            "postgres",
+            blocking=True,
+            store_label=f"PostgresStore (pool {POOL}), sync",
+        ),
         System("sqlite", "AsyncSqliteSaver", "sqlite"),
         System("plainredis", "plainredis (not durable)", "plainredis", durable=False),
         System("redis", "langgraph-checkpoint-redis", "redis", durable=False),
-        System("tenure", "Tenure", "tenure"),
-        System("tenure-sync", "Tenure, sync", "tenure", blocking=True),
+        System("tenure", "Tenure", "tenure", store_label="Tenure"),
+        System("tenure-sync", "Tenure, sync", "tenure", blocking=True, store_label="Tenure, sync"),
         System("tenure-tls", "Tenure over TLS", "tenure", tls=True),
         System("tenure-w2", "Tenure, 2 workers", "tenure", workers=2),
     )

@@ -1,4 +1,4 @@
-"""What Tenure has to reach, as multiples of AsyncPostgresSaver in the same run."""
+"""What Tenure has to reach, as multiples of AsyncPostgresSaver or AsyncPostgresStore in the same run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Target:
         measured: The figure; None = not measured.
         floor: Beyond it the target is missed; None = there is only a goal.
         goal: What we are after.
-        unit: After the figures; "x" = a multiple of AsyncPostgresSaver.
+        unit: After the figures; "x" = a multiple of AsyncPostgresSaver, or AsyncPostgresStore.
         at_least: The figure has to be at least the target, else at most.
         stretch: More than the goal.
     """
@@ -127,3 +127,17 @@ def _targets(results: Results, workloads: Mapping[str, Workload]) -> Iterator[Ta
         for state in ("cold", "hot"):
             measured = results.ratio("storm", state, "tenure")
             yield Target(f"resume storm, {state}, threads/s", measured, 2.0, 3.0, at_least=True)
+    yield from _store_targets(results, workloads)
+
+
+def _store_targets(results: Results, workloads: Mapping[str, Workload]) -> Iterator[Target]:
+    for name in ("store-put-32", "store-get-32"):
+        if name in workloads:
+            # The first one is that of many services with a store each.
+            metric = workloads[name].metrics[0].name
+            measured = results.ratio(name, metric, "tenure")
+            yield Target(f"store, {metric}", measured, 2.0, 2.0, at_least=True)
+    for name in ("store-vector-10k", "store-vector-100k"):
+        if name in workloads:
+            measured = results.ratio(name, "p50", "tenure")
+            yield Target(f"{workloads[name].title}, p50", measured, 1.0, 1.0)

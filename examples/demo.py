@@ -1,8 +1,9 @@
 """What `make demo` runs: an agent that remembers across processes, on a Tenure of its own.
 
 It starts a whole local Tenure (Postgres, Valkey and the server) in a temporary folder, lets two processes
-that share nothing else talk to the agent, looks at the thread, shows that another tenant sees nothing of
-it, and stops everything. The exit code is 0 only if all of that came out as it should.
+that share nothing else talk to the agent, looks at the thread, shows that a fact told in one thread is known
+in another one and that another tenant sees nothing, and stops everything. The exit code is 0 only if all of
+that came out as it should.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> int:
         checks = [
             *remembers(tenure, thread_id),
             *keeps_history(tenure, thread_id),
+            *knows_the_user(tenure),
             *isolates(tenure, thread_id),
         ]
         step("Stopping everything")
@@ -81,6 +83,14 @@ def keeps_history(tenure: dict[str, str], thread_id: str) -> Iterator[tuple[str,
     yield "two turns leave six snapshots", len(history) == 6
 
 
+def knows_the_user(tenure: dict[str, str]) -> Iterator[tuple[str, bool]]:
+    step("Long-term memory: a fact told in one thread, asked for in another one by another process")
+    told = talk(tenure, tenure["api_key"], str(uuid4()), "Remember that I am allergic to peanuts.", "bob")
+    yield "the agent keeps a fact", "I'll remember that." in told
+    answer = talk(tenure, tenure["api_key"], str(uuid4()), "What do you remember?", "bob")
+    yield "the agent knows a fact from another thread", "I am allergic to peanuts" in answer
+
+
 def isolates(tenure: dict[str, str], thread_id: str) -> Iterator[tuple[str, bool]]:
     step("A second tenant asks with its own key, in the thread of the same id")
     made = subprocess.run(
@@ -95,12 +105,12 @@ def isolates(tenure: dict[str, str], thread_id: str) -> Iterator[tuple[str, bool
     yield "another tenant sees nothing", "I don't know your name" in answer
 
 
-def talk(tenure: dict[str, str], api_key: str, thread_id: str, text: str) -> str:
-    """Say something to the agent in a new process and return what the process printed."""
+def talk(tenure: dict[str, str], api_key: str, thread_id: str, text: str, *user_id: str) -> str:
+    """Say something to the agent in a new process, maybe as a user, and return what the process printed."""
     env = {**os.environ, "TENURE_TARGET": tenure["target"], "TENURE_API_KEY": api_key}
     env.pop("TENURE_CA", None)
     process = subprocess.Popen(
-        [sys.executable, "-m", "examples.demo", thread_id, text],
+        [sys.executable, "-m", "examples.demo", thread_id, text, *user_id],
         env=env,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -112,15 +122,20 @@ def talk(tenure: dict[str, str], api_key: str, thread_id: str, text: str) -> str
     return output
 
 
-def one_turn(thread_id: str, text: str) -> None:
+def one_turn(thread_id: str, text: str, user_id: str | None = None) -> None:
     """The whole of a process that `talk` starts."""
-    from tenure_client import TenureSaver
+    from tenure_client import TenureSaver, TenureStore
 
-    from examples import chatbot
+    from examples import chatbot, long_term_memory
 
     with TenureSaver() as saver:
         config = {"configurable": {"thread_id": thread_id}}
-        state = chatbot.build(saver).invoke({"messages": [text]}, config)
+        if user_id is None:
+            state = chatbot.build(saver).invoke({"messages": [text]}, config)
+        else:
+            graph = long_term_memory.build(saver, TenureStore(saver.connection))
+            context = long_term_memory.Context(user_id)
+            state = graph.invoke({"messages": [text]}, config, context=context)
     print("You:  ", text)
     print("Agent:", state["messages"][-1].text)
 

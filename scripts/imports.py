@@ -40,6 +40,7 @@ SERVER = {
 CLIENT = {
     "langchain": NOWHERE,
     "langgraph": NOWHERE,
+    "langgraph.cache": ("tenure_client",),
     "langgraph.checkpoint": ("tenure_client",),
     "langgraph.store": ("tenure_client",),
     "opentelemetry": ("tenure_client",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.workloads import stores
 from benchmarks.workloads.base import ALL, SCALED, Workload
 from benchmarks.workloads.fair import Fair
 from benchmarks.workloads.load import OpenLoop, Soak
@@ -29,7 +30,7 @@ _FAIR = (
 
 def workloads(*, quick: bool) -> dict[str, Workload]:
     """Return the workloads by name, in the order in which they run."""
-    made = _quick() if quick else _full()
+    made = [*_quick(), *stores.quick()] if quick else [*_full(), *stores.full()]
     return {workload.name: workload for workload in made}
 
 

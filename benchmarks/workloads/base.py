@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
-
+from benchmarks.systems import Endpoint, System, open_saver
 from benchmarks.work import Work
 
 if TYPE_CHECKING:
@@ -102,8 +102,16 @@ class Workload(ABC):
             number: Of the round; part of thread ids.
         """
 
+    def label(self, system: System) -> str:
+        """Return what tables call a system."""
+        return system.label
+
+    def open(self, system: System, endpoint: Endpoint) -> AbstractAsyncContextManager[Any]:
+        """Open what `work` works with, in a client process."""
+        return open_saver(system, endpoint)
+
     @abstractmethod
-    def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
+    def work(self, opened: Any, /, *, blocking: bool, **options: Any) -> Phases:
         """Do the client's part; yield None after warming up, then after each phase."""
 
 

@@ -100,7 +100,7 @@ class Fair(Workload):
                     measures += _percentiles(_LOADS[2], bench.measure(quiet, *burners), alone)
         return measures
 
-    async def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
+    async def work(self, saver: BaseCheckpointSaver[Any], /, *, blocking: bool, **options: Any) -> Phases:
         role, prefix = options["role"], options["prefix"]
         if role == "burn":
             yield None

@@ -78,7 +78,7 @@ class OpenLoop(Workload):
             Measure(metric.name, math.inf) for metric in self.metrics if metric.name not in done
         ]
 
-    async def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
+    async def work(self, saver: BaseCheckpointSaver[Any], /, *, blocking: bool, **options: Any) -> Phases:
         graph = chat_graph(saver)
         prefix = options["prefix"]
         await converse(graph, [f"{prefix}-warm-{number}" for number in range(8)], range(4))

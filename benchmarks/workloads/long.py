@@ -57,7 +57,7 @@ class Long(Workload):
             measures.append(Measure("stored", stored / 1000))
         return measures
 
-    async def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
+    async def work(self, saver: BaseCheckpointSaver[Any], /, *, blocking: bool, **options: Any) -> Phases:
         vocabulary = PROSE_WORDS if self.prose else RANDOM_WORDS
         graph = chat_graph(saver, blocking=blocking, vocabulary=vocabulary)
         given = partial(message, vocabulary=vocabulary)

@@ -53,7 +53,7 @@ class LargeGets(Workload):
         measures = [Measure("held", held.percentile(50), held.cpu_ms)]
         return measures if in_process else [*measures, Measure("new client", new.percentile(50), new.cpu_ms)]
 
-    async def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
+    async def work(self, saver: BaseCheckpointSaver[Any], /, *, blocking: bool, **options: Any) -> Phases:
         graph = GRAPHS["replace"](saver, blocking, self.size)
         threads = [f"large-{number}" for number in range(self.threads)]
         await converse(chat_graph(saver), [f"warm-{random.random()}"], range(3))
@@ -116,7 +116,7 @@ class Histories(Workload):
             for metric, phase in zip(self.metrics, phases, strict=True)
         ]
 
-    async def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
+    async def work(self, saver: BaseCheckpointSaver[Any], /, *, blocking: bool, **options: Any) -> Phases:
         graph = chat_graph(saver)
         await converse(graph, [f"warm-{random.random()}"], range(3))
         yield None

@@ -67,7 +67,7 @@ class Storm(Workload):
             ]
         return measures
 
-    async def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
+    async def work(self, saver: BaseCheckpointSaver[Any], /, *, blocking: bool, **options: Any) -> Phases:
         graph = chat_graph(saver)
         threads = [f"storm-{number}" for number in range(self.threads)]
         # Connects and imports; the threads of the storm stay cold.

@@ -52,7 +52,7 @@ class Turns(Workload):
         with bench.clients(self.processes, prefix=f"{number}-{{n}}") as clients:
             return turn_measures(bench.measure(*clients))
 
-    async def work(self, saver: BaseCheckpointSaver[Any], *, blocking: bool, **options: Any) -> Phases:
+    async def work(self, saver: BaseCheckpointSaver[Any], /, *, blocking: bool, **options: Any) -> Phases:
         graph = GRAPHS[self.graph](saver, blocking, self.size)
         given = message if self.graph in {"chat", "delta"} else numbered
         prefix = options["prefix"]

@@ -1,19 +1,23 @@
-"""Tenure's client: short-term memory of LangGraph agents, kept by a Tenure server.
+"""Tenure's client: short-term and long-term memory of LangGraph agents, kept by a Tenure server.
 
-from tenure_client import TenureSaver
+from tenure_client import TenureSaver, TenureStore
 
-graph = builder.compile(checkpointer=TenureSaver("127.0.0.1:7443", api_key="tn_..."))
+saver = TenureSaver("127.0.0.1:7443", api_key="tn_...")
+graph = builder.compile(checkpointer=saver, store=TenureStore(saver.connection))
 """
 
+from tenure_client.cache import TenureCache
 from tenure_client.connection import Connection
 from tenure_client.errors import (
     Conflict,
     DeadlineExceeded,
     DeltaChannelInUse,
     FailedPrecondition,
+    IndexMismatch,
     InvalidRequest,
     LimitExceeded,
     OutcomeUnknown,
+    OutsideRules,
     Overloaded,
     PermissionDenied,
     QuotaExceeded,
@@ -26,8 +30,11 @@ from tenure_client.errors import (
     UnreadableValue,
     UntrustedType,
 )
+from tenure_client.hashing_embeddings import HashingEmbeddings
+from tenure_client.local_embeddings import LocalEmbeddings
 from tenure_client.saver import TenureSaver
 from tenure_client.serde import TenureSerializer
+from tenure_client.store import TenureStore
 
 __all__ = [
     "Conflict",
@@ -35,16 +42,22 @@ __all__ = [
     "DeadlineExceeded",
     "DeltaChannelInUse",
     "FailedPrecondition",
+    "HashingEmbeddings",
+    "IndexMismatch",
     "InvalidRequest",
     "LimitExceeded",
+    "LocalEmbeddings",
     "OutcomeUnknown",
+    "OutsideRules",
     "Overloaded",
     "PermissionDenied",
     "QuotaExceeded",
     "ServerError",
+    "TenureCache",
     "TenureError",
     "TenureSaver",
     "TenureSerializer",
+    "TenureStore",
     "ThreadExists",
     "ThreadNotFound",
     "Unauthenticated",

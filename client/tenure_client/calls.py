@@ -38,11 +38,13 @@ class Shape(Enum):
 
     UNARY = "unary"
     BATCHED = "batched"
-    """The request is one operation of a Write or Read batch; the reply is its result."""
+    """The request is one operation of a batch in the lane of the method; the reply is its result."""
     UPLOAD = "upload"
     """The request in slices; the reply is one message."""
     COLLECT = "collect"
     """The reply is the list of all messages of a stream."""
+    EXCHANGE = "exchange"
+    """The request in slices; the reply is the list of all messages of a stream."""
 
 
 _random = random.Random()  # noqa: S311
@@ -54,6 +56,11 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def new_operation_id() -> bytes:
     """Return 16 random bytes, others than in any process that this one was forked from."""
     return _random.getrandbits(128).to_bytes(16, "big")
+
+
+def transfer_seconds(size: int = _LARGEST_TRANSFER) -> float:
+    """Return the time that so many bytes take on top of the caller's; by default for a reply of any size."""
+    return size / _BYTES_PER_SECOND
 
 
 def _as_it_is(reply: Any) -> Any:

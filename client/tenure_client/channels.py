@@ -21,8 +21,10 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 from tenure.v1 import checkpoints_pb2 as pb
+from tenure.v1.cache_pb2_grpc import CacheServiceStub
 from tenure.v1.checkpoints_pb2_grpc import CheckpointServiceStub
 from tenure.v1.server_pb2_grpc import ServerServiceStub
+from tenure.v1.store_pb2_grpc import StoreServiceStub
 
 from tenure_client.errors import Unavailable
 from tenure_client.lanes import Lane
@@ -59,7 +61,12 @@ class Stub:
     """The RPCs of one channel, by name."""
 
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
-        self._services = (CheckpointServiceStub(channel), ServerServiceStub(channel))
+        self._services = (
+            CheckpointServiceStub(channel),
+            StoreServiceStub(channel),
+            CacheServiceStub(channel),
+            ServerServiceStub(channel),
+        )
 
     def __getattr__(self, method: str) -> Any:
         for service in self._services:
@@ -76,6 +83,8 @@ class _Pool(Generic[C, R]):
     Attributes:
         writes: The lane of the operations that change checkpoints.
         reads: The lane of the reads of checkpoints.
+        lanes: The lane of each batched method; items have lanes of their own, so that neither kind waits for
+            the other.
         room: Held by a blocking caller while it moves a large value.
         aroom: Held by a task while it moves one.
     """
@@ -96,6 +105,12 @@ class _Pool(Generic[C, R]):
         self._lock = threading.Lock()
         self.writes: R = rides(Lane(self._send))
         self.reads: R = rides(Lane(self._send))
+        self.lanes: dict[str, R] = {
+            "Write": self.writes,
+            "Read": self.reads,
+            "WriteItems": rides(Lane(self._send)),
+            "ReadItems": rides(Lane(self._send)),
+        }
         self.room = threading.Semaphore(_MAX_TRANSFERS)
         self.aroom = asyncio.Semaphore(_MAX_TRANSFERS)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, Self, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 from tenure.v1 import checkpoints_pb2 as pb
+from tenure.v1 import store_pb2
 
 from tenure_client import slices, tracing
 from tenure_client.calls import Call, Plan, Shape
@@ -27,8 +28,16 @@ from tenure_client.target import Target
 
 T = TypeVar("T")
 
-_SLICED = frozenset({"WriteSliced", "ReadSliced"})
+_SLICED = frozenset({"WriteSliced", "ReadSliced", "BatchSliced", "PutVectorsSliced"})
 """Calls of which few run at once; the others wait here, where waiting costs neither side anything."""
+_UPLOADS: dict[str, Callable[..., Message]] = {
+    "WriteSliced": pb.WriteSlicedRequest,
+    "BatchSliced": store_pb2.BatchSlicedRequest,
+    "PutVectorsSliced": store_pb2.PutVectorsSlicedRequest,
+}
+"""What carries one slice of a request."""
+_UPLOADED = frozenset({Shape.UPLOAD, Shape.EXCHANGE})
+_STREAMED = frozenset({Shape.COLLECT, Shape.EXCHANGE})
 
 
 class Connection:
@@ -76,22 +85,50 @@ class Connection:
         self.held = HeldValues()
         self._channels = Channels(self._target, connections)
 
+    @classmethod
+    def of(
+        cls,
+        target_or_connection: str | Connection | None,
+        *,
+        api_key: str | None,
+        timeout: float,
+        ca: str | os.PathLike[str] | None,
+        insecure: bool,
+        connections: int,
+    ) -> Connection:
+        """Return the connection that is given, or make one of a target; see the class for the arguments."""
+        if not isinstance(target_or_connection, Connection):
+            return cls(
+                target_or_connection,
+                api_key=api_key,
+                timeout=timeout,
+                ca=ca,
+                insecure=insecure,
+                connections=connections,
+            )
+        if api_key or ca or insecure:
+            raise InvalidRequest(
+                "a Connection has its own api_key, ca and insecure", metadata={"field": "api_key"}
+            )
+        return target_or_connection
+
     def __repr__(self) -> str:
         tls = "plaintext" if self._target.plaintext else "tls"
         return f"Connection({self._target.address!r}, {tls}, api_key='tn_***')"
 
-    def run(self, name: str, plan: Plan[T]) -> T:
+    def run(self, name: str, plan: Plan[T], budget: Budget | None = None) -> T:
         """Run a plan and return its value, blocking.
 
         Args:
             name: The operation's name in traces.
             plan: What to do.
+            budget: The time it may take; None = the connection's timeout.
 
         Raises:
             TenureError: The operation failed, see `tenure_client.errors`.
         """
         with tracing.operation(name) as observer:
-            moves = steps(plan, Budget(self._timeout), observer)
+            moves = steps(plan, budget or Budget(self._timeout), observer)
             outcome: Any = None
             while True:
                 try:
@@ -100,10 +137,10 @@ class Connection:
                     return cast("T", done.value)
                 outcome = self._perform(step)
 
-    async def arun(self, name: str, plan: Plan[T]) -> T:
+    async def arun(self, name: str, plan: Plan[T], budget: Budget | None = None) -> T:
         """Run a plan and return its value; see `run`."""
         with tracing.operation(name) as observer:
-            moves = steps(plan, Budget(self._timeout), observer)
+            moves = steps(plan, budget or Budget(self._timeout), observer)
             outcome: Any = None
             while True:
                 try:
@@ -190,7 +227,7 @@ class Connection:
             return time.sleep(step.seconds)
         pool = self._channels.sync()
         if step.shape is Shape.BATCHED:
-            return (pool.reads if step.method == "Read" else pool.writes).ride(step)
+            return pool.lanes[step.method].ride(step)
         if step.method not in _SLICED:
             return self._call(pool.stub(), step)
         deadline = time.monotonic() + step.timeout
@@ -206,7 +243,7 @@ class Connection:
             return asyncio.sleep(step.seconds)
         pool = self._channels.aio()
         if step.shape is Shape.BATCHED:
-            return (pool.reads if step.method == "Read" else pool.writes).ride(step)
+            return pool.lanes[step.method].ride(step)
         if step.method not in _SLICED:
             return self._acall(pool.stub(), step)
         return self._atransfer(pool.stub(), pool.aroom, step)
@@ -226,20 +263,20 @@ class Connection:
     def _call(self, stub: Stub, call: Call) -> Any:
         try:
             rpc = self._open(stub, call)
-            return list(rpc) if call.shape is Shape.COLLECT else rpc
+            return list(rpc) if call.shape in _STREAMED else rpc
         except grpc.RpcError as error:
             return from_rpc(error)
 
     async def _acall(self, stub: Stub, call: Call) -> Any:
         try:
             rpc = self._open(stub, call)
-            return [part async for part in rpc] if call.shape is Shape.COLLECT else await rpc
+            return [part async for part in rpc] if call.shape in _STREAMED else await rpc
         except grpc.RpcError as error:
             return from_rpc(error)
 
     def _open(self, stub: Stub, call: Call) -> Any:
         return getattr(stub, call.method)(
-            _uploaded(call) if call.shape is Shape.UPLOAD else call.request,
+            _uploaded(call) if call.shape in _UPLOADED else call.request,
             timeout=call.timeout,
             metadata=self._channels.metadata(call.operation.traceparent),
         )
@@ -281,4 +318,5 @@ def _not_sent() -> DeadlineExceeded:
 
 
 def _uploaded(call: Call) -> Iterator[Message]:
-    return (pb.WriteSlicedRequest(slice=part) for part in slices.split(call.request))
+    kind = _UPLOADS[call.method]
+    return (kind(slice=part) for part in slices.split(call.request))

@@ -5,9 +5,11 @@ TenureError
 │   └── LimitExceeded             larger than the server accepts
 ├── Unauthenticated               the API key is missing, unknown, expired or revoked
 ├── PermissionDenied              the API key lacks a scope
+│   └── OutsideRules              the API key is limited to other threads or namespaces
 ├── ThreadNotFound
 ├── ThreadExists                  the target of a copy exists already
-├── FailedPrecondition            the thread's state forbids it
+├── FailedPrecondition            the state of what is stored forbids it
+│   ├── IndexMismatch             the store's vectors were made with another embedder
 │   ├── DeltaChannelInUse         a DeltaChannel still needs what would be deleted
 │   └── ChunksMissing             a value was told against one that is gone; the saver sends it whole then
 ├── QuotaExceeded                 a quota of the tenant is used up; see `retry_after`
@@ -127,6 +129,10 @@ class PermissionDenied(TenureError):
         return self.metadata.get("scope", "")
 
 
+class OutsideRules(PermissionDenied):
+    """The API key is limited to other threads or namespaces, or to reading them."""
+
+
 class ThreadNotFound(TenureError):
     """There is no such thread."""
 
@@ -136,7 +142,27 @@ class ThreadExists(TenureError):
 
 
 class FailedPrecondition(TenureError):
-    """The thread's state forbids the operation."""
+    """The state of what is stored forbids the operation."""
+
+
+class IndexMismatch(FailedPrecondition):
+    """The vectors of the tenant's items were made with another embedder, and cannot be compared with these.
+
+    Use that embedder, or embed all items anew: `TenureStore.rebuild_index()`, or on the command line
+    `python -m tenure_client rebuild-index`. Nothing was stored.
+
+    Attributes:
+        stored: The embedder of the stored vectors, with their length.
+        given: The one that was refused.
+    """
+
+    @property
+    def stored(self) -> str:
+        return self.metadata.get("stored", "")
+
+    @property
+    def given(self) -> str:
+        return self.metadata.get("given", "")
 
 
 class DeltaChannelInUse(FailedPrecondition):
@@ -193,7 +219,7 @@ class DeadlineExceeded(TenureError):
 class OutcomeUnknown(TenureError):
     """A change may or may not have been applied.
 
-    Every operation of the saver may be repeated safely: it has the effect of having been done once.
+    Every operation may be repeated safely: it has the effect of having been done once.
     """
 
 
@@ -235,6 +261,8 @@ _BY_REASON: dict[str, type[TenureError]] = {
     "LIMIT_EXCEEDED": LimitExceeded,
     "UNAUTHENTICATED": Unauthenticated,
     "SCOPE_MISSING": PermissionDenied,
+    "OUTSIDE_RULES": OutsideRules,
+    "INDEX_MISMATCH": IndexMismatch,
     "THREAD_NOT_FOUND": ThreadNotFound,
     "THREAD_EXISTS": ThreadExists,
     "DELTA_CHANNEL_IN_USE": DeltaChannelInUse,

@@ -3,7 +3,8 @@
 A lane sends batches, at most two at a time. Whatever is submitted while those are under way leaves in the
 next one, so that a lone operation never waits and a crowd shares the price of a call. A batch that is held
 up, because somebody else holds a thread, is answered in parts, and the next may leave after the first one.
-There is one lane for writes and one for reads in each process, for blocking callers, and in each event loop.
+There is one lane each for writes and reads of checkpoints and of items, in each process, for blocking
+callers, and in each event loop.
 
 No I/O and no waiting here: a `Ticket` is told the outcome, and whoever submitted it waits in its own way and
 for its own time. So a caller that gives up neither cancels nor delays its neighbours.
@@ -21,6 +22,7 @@ from typing import Any, cast
 
 from google.protobuf.message import Message
 from tenure.v1 import checkpoints_pb2 as pb
+from tenure.v1 import store_pb2
 
 from tenure_client.calls import MAX_UNARY_REQUEST, Call
 from tenure_client.errors import DeadlineExceeded, TenureError, Unavailable, UnreadableValue, from_status
@@ -111,7 +113,7 @@ class _Flight:
         if isinstance(answer, TenureError):
             return self._failed(answer)
         whole = getattr(answer, answer.WhichOneof("outcome") or "", None)
-        if not isinstance(whole, (pb.WriteResponse, pb.ReadResponse)):
+        if not isinstance(whole, (pb.WriteResponse, pb.ReadResponse, store_pb2.BatchResponse)):
             error = from_status(answer.status) or UnreadableValue("the server sent an empty answer")
             return self._failed(error)
         if answer.positions:
@@ -300,6 +302,8 @@ def _request(tickets: Sequence[Ticket]) -> pb.SessionRequest:
     for ticket in tickets:
         if isinstance(ticket.call.request, pb.Mutation):
             request.write.mutations.append(ticket.call.request)
+        elif isinstance(ticket.call.request, store_pb2.StoreGroup):
+            request.store.groups.append(ticket.call.request)
         else:
             request.read.reads.append(cast("pb.CheckpointRead", ticket.call.request))
     return request

@@ -28,19 +28,22 @@ class Budget:
 
     Args:
         timeout: Seconds.
+        retries: Whether a failed attempt may be repeated.
         clock: Returns the time in seconds.
         jitter: Returns a number from 0 to 1.
     """
 
-    __slots__ = ("_clock", "_deadline", "_jitter", "attempts")
+    __slots__ = ("_clock", "_deadline", "_jitter", "_retries", "attempts")
 
     def __init__(
         self,
         timeout: float,
         *,
+        retries: bool = True,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        self._retries = retries
         self._clock = clock
         self._jitter = jitter
         self._deadline = clock() + timeout
@@ -64,7 +67,7 @@ class Budget:
 
     def pause_after(self, error: TenureError) -> float | None:
         """Return the seconds to wait before the next attempt, None to give up."""
-        if not error.retryable:
+        if not self._retries or not error.retryable:
             return None
         backoff = self._jitter() * min(CAP, BASE * 2 ** (self.attempts - 1))
         pause = backoff + (error.retry_after or 0)

@@ -30,7 +30,7 @@ from tenure_client.errors import InvalidRequest
 from tenure_client.serde import TenureSerializer, TypeName
 
 
-class _Done:
+class Done:
     """Already done, and may be awaited."""
 
     def __await__(self) -> Generator[None, None, None]:
@@ -89,21 +89,14 @@ class TenureSaver(BaseCheckpointSaver[str]):
             )
         super().__init__(serde=serde or TenureSerializer(allowed_types=allowed_types))
         self._owns_connection = not isinstance(target_or_connection, Connection)
-        if isinstance(target_or_connection, Connection):
-            if api_key or ca or insecure:
-                raise InvalidRequest(
-                    "a Connection has its own api_key, ca and insecure", metadata={"field": "api_key"}
-                )
-            self.connection = target_or_connection
-        else:
-            self.connection = Connection(
-                target_or_connection,
-                api_key=api_key,
-                timeout=timeout,
-                ca=ca,
-                insecure=insecure,
-                connections=connections,
-            )
+        self.connection = Connection.of(
+            target_or_connection,
+            api_key=api_key,
+            timeout=timeout,
+            ca=ca,
+            insecure=insecure,
+            connections=connections,
+        )
 
     @classmethod
     def from_conn_string(
@@ -131,14 +124,14 @@ class TenureSaver(BaseCheckpointSaver[str]):
     def __repr__(self) -> str:
         return f"TenureSaver({self.connection!r})"
 
-    def setup(self) -> _Done:
+    def setup(self) -> Done:
         """Check, blocking, that the server answers and accepts the key; nothing has to be created.
 
         Returns:
             Something that may be awaited, as AsyncPostgresSaver's `setup` must be.
         """
         self.connection.run("tenure.server_info", calls.server_info())
-        return _Done()
+        return Done()
 
     async def asetup(self) -> None:
         """Check that the server answers and accepts the key, without blocking the event loop."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -18,6 +18,7 @@ from tenure_server import __version__
 if TYPE_CHECKING:
     from tenure_server.config import Config
     from tenure_server.domain import Scope, TenantId
+    from tenure_server.rules import Rules
     from tenure_server.storage.postgres.tenants import PostgresTenants
 
 T = TypeVar("T")
@@ -90,15 +91,15 @@ def tenant_create(name: str, scopes: str | None, as_json: bool) -> None:
     """Make a tenant called NAME."""
     wanted = _scopes(scopes) if scopes is not None else None
 
-    async def create(tenants: PostgresTenants) -> dict[str, str]:
+    async def create(tenants: PostgresTenants) -> dict[str, Any]:
         tenant_id = await tenants.create_tenant(name)
-        result = {"tenant_id": str(tenant_id), "name": name}
+        result: dict[str, Any] = {"tenant_id": str(tenant_id), "name": name}
         if wanted is not None:
             result |= await _new_key(tenants, tenant_id, wanted, None)
         return result
 
     result = _run(create(_tenants()))
-    _show(result, [f"{key:<10} {value}" for key, value in result.items()], as_json=as_json)
+    _show(result, _table(result), as_json=as_json)
     _warn_shown_once(result)
 
 
@@ -111,13 +112,47 @@ def key() -> None:
 @click.option("--tenant", "tenant_id", type=click.UUID, required=True, help="The tenant's id.")
 @click.option("--scopes", default="read,write", show_default=True, help="Of read, write, admin.")
 @click.option("--expires-in", type=click.FloatRange(min=1), metavar="SECONDS", help="Default: never.")
+@click.option(
+    "--thread-prefix",
+    "threads",
+    multiple=True,
+    metavar="PREFIX:ACCESS",
+    help="Allow threads whose id starts with PREFIX, * = all. May be repeated.",
+)
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    metavar="LABEL/LABEL:ACCESS",
+    help="Allow items of this namespace and those below it, * = all. May be repeated.",
+)
 @_json
-def key_create(tenant_id: UUID, scopes: str, expires_in: float | None, as_json: bool) -> None:
-    """Make a key of a tenant. Its text is shown this once only."""
+def key_create(
+    tenant_id: UUID,
+    scopes: str,
+    expires_in: float | None,
+    threads: tuple[str, ...],
+    namespaces: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make a key of a tenant. Its text is shown this once only.
+
+    Without --thread-prefix and --namespace the key reaches everything of its tenant. With any of them it is
+    limited to exactly what they say: without a --thread-prefix it reaches no thread, without a --namespace
+    no item. ACCESS is r (read) or rw (read and write); the scopes must allow it, too.
+
+    \b
+      --thread-prefix billing-:rw             threads billing-1, billing-eu-7, ...
+      --namespace billing/eu:rw               items of ("billing", "eu") and below
+      --namespace '*:r'                       all items, to read them
+
+    In a prefix or label % and * are written as %25 and %2A, in a label / and : as %2F and %3A.
+    """
     from tenure_server.domain import TenantId
 
-    result = _run(_new_key(_tenants(), TenantId(tenant_id), _scopes(scopes), expires_in))
-    _show(result, [f"{key:<10} {value}" for key, value in result.items()], as_json=as_json)
+    rules = _rules(threads, namespaces)
+    result = _run(_new_key(_tenants(), TenantId(tenant_id), _scopes(scopes), expires_in, rules))
+    _show(result, _table(result), as_json=as_json)
     _warn_shown_once(result)
 
 
@@ -207,11 +242,15 @@ class _Failure(click.ClickException):
 
 
 async def _new_key(
-    tenants: PostgresTenants, tenant_id: TenantId, scopes: frozenset[Scope], expires_in: float | None
-) -> dict[str, str]:
+    tenants: PostgresTenants,
+    tenant_id: TenantId,
+    scopes: frozenset[Scope],
+    expires_in: float | None,
+    rules: Rules | None = None,
+) -> dict[str, Any]:
     from tenure_server.keys import ApiKey
 
-    text = await tenants.create_key(tenant_id, scopes, expires_in)
+    text = await tenants.create_key(tenant_id, scopes, expires_in, rules=rules)
     parsed = ApiKey.parse(text)
     assert parsed is not None
     return {
@@ -219,7 +258,19 @@ async def _new_key(
         "key_id": parsed.key_id,
         "tenant_id": str(tenant_id),
         "scopes": ",".join(sorted(scope.value for scope in scopes)),
+        "rules": [] if rules is None else rules.format(),
     }
+
+
+def _rules(threads: Sequence[str], namespaces: Sequence[str]) -> Rules | None:
+    from tenure_server.rules import parse
+
+    try:
+        return parse(
+            [*(f"threads:{text}" for text in threads), *(f"namespaces:{text}" for text in namespaces)]
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _scopes(text: str) -> frozenset[Scope]:
@@ -267,11 +318,20 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _table(result: dict[str, Any]) -> list[str]:
+    """Return lines of names and values; of a list each member has one, and an empty one none."""
+    return [
+        f"{name:<10} {value}"
+        for name, values in result.items()
+        for value in (values if isinstance(values, list) else [values])
+    ]
+
+
 def _show(result: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
     click.echo(json.dumps(result) if as_json else "\n".join(lines))
 
 
-def _warn_shown_once(result: dict[str, str]) -> None:
+def _warn_shown_once(result: dict[str, Any]) -> None:
     if "api_key" in result and sys.stdout.isatty():
         click.echo("Keep the key now: it is not shown again.", err=True)
 

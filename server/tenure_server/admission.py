@@ -30,6 +30,8 @@ SESSIONS = Room("sessions", 4096, 1024)
 _ROOMS = {
     "WriteSliced": SLICED,
     "ReadSliced": SLICED,
+    "BatchSliced": SLICED,
+    "PutVectorsSliced": SLICED,
     "List": STREAMS,
     "GetChannelHistory": STREAMS,
     "Session": SESSIONS,

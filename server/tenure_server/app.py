@@ -18,7 +18,16 @@ from typing import Final
 import grpc
 from grpc_health.v1 import _async as health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tenure.v1 import checkpoints_pb2, checkpoints_pb2_grpc, server_pb2, server_pb2_grpc
+from tenure.v1 import (
+    cache_pb2,
+    cache_pb2_grpc,
+    checkpoints_pb2,
+    checkpoints_pb2_grpc,
+    server_pb2,
+    server_pb2_grpc,
+    store_pb2,
+    store_pb2_grpc,
+)
 
 from tenure_server import __version__, errors, telemetry
 from tenure_server.admission import Admission
@@ -29,11 +38,16 @@ from tenure_server.gate import Gate
 from tenure_server.limits import KIB, MIB
 from tenure_server.secret_file import write_secret
 from tenure_server.services.checkpoints import CheckpointService
+from tenure_server.services.node_cache import CacheService
 from tenure_server.services.server_info import ServerService
 from tenure_server.services.sessions import Sessions
+from tenure_server.services.store import StoreService
+from tenure_server.services.store_batches import StoreBatches
 from tenure_server.storage.cached import CachedCheckpoints
 from tenure_server.storage.coalescing import CoalescedCheckpoints
-from tenure_server.storage.ports import CheckpointStore, KeyStore
+from tenure_server.storage.item_queues import CoalescedItems
+from tenure_server.storage.node_cache import RedisNodeCache
+from tenure_server.storage.ports import CheckpointStore, ItemStore, KeyStore, NodeCache
 from tenure_server.storage.redis_cache import RedisCache
 
 _log = logging.getLogger("tenure")
@@ -41,7 +55,9 @@ _log = logging.getLogger("tenure")
 LIVENESS = "liveness"
 """Health service that is SERVING as long as the process lives; "" is readiness."""
 SERVICES: Final = (
+    cache_pb2.DESCRIPTOR.services_by_name["CacheService"].full_name,
     checkpoints_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
+    store_pb2.DESCRIPTOR.services_by_name["StoreService"].full_name,
     server_pb2.DESCRIPTOR.services_by_name["ServerService"].full_name,
 )
 _READINESS_INTERVAL = 2.0
@@ -55,13 +71,17 @@ class Storage:
 
     Attributes:
         checkpoints: Checkpoints, with the cache in front if there is one.
+        items: Items.
         keys: API keys.
         check: Raises `Unavailable` with what to do while requests cannot be served.
+        node_cache: Results of graph nodes; None = none are kept.
     """
 
     checkpoints: CheckpointStore
+    items: ItemStore
     keys: KeyStore
     check: Callable[[], Awaitable[None]]
+    node_cache: NodeCache | None = None
 
 
 def server_options(config: Config) -> list[tuple[str, int]]:
@@ -94,6 +114,7 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
         ConfigError: The role or the version of the database is not fit.
     """
     from tenure_server.storage.postgres.checkpoints import PostgresCheckpoints
+    from tenure_server.storage.postgres.items import PostgresItems
     from tenure_server.storage.postgres.pool import Database
     from tenure_server.storage.postgres.sweeper import Sweeper
     from tenure_server.storage.postgres.tenants import PostgresKeys
@@ -109,9 +130,11 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
             PostgresCheckpoints(database, inline_bytes=config.inline_bytes)
         )
         stack.push_async_callback(queued.close)
+        node_cache: NodeCache | None = None
         if config.redis_url:
-            cache = RedisCache(config.redis_url, ttl=config.cache_ttl)
+            cache = RedisCache(config.redis_url, ttl=config.cache_ttl, timeout=config.redis_timeout)
             stack.push_async_callback(cache.close)
+            node_cache = RedisNodeCache(cache)
             checkpoints = cached = CachedCheckpoints(checkpoints, cache, inline_bytes=config.inline_bytes)
             stack.push_async_callback(cached.close)
         if config.ops_database_url:
@@ -120,7 +143,11 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
                 Sweeper(config.ops_database_url).run(stop, _SWEEP_INTERVAL), name="sweeper"
             )
             stack.push_async_callback(_finish, stop, sweeping)
-        yield Storage(checkpoints, PostgresKeys(database), database.ready)
+        stored_items = PostgresItems(database)
+        stack.push_async_callback(stored_items.close)
+        items = CoalescedItems(stored_items)
+        stack.push_async_callback(items.close)
+        yield Storage(checkpoints, items, PostgresKeys(database), database.ready, node_cache)
 
 
 async def serve(
@@ -194,9 +221,14 @@ async def serve(
 def _listen(config: Config, storage: Storage, sessions: Sessions) -> tuple[grpc.aio.Server, int]:
     gate = Gate(Authenticator(storage.keys), Admission())
     server = grpc.aio.server(interceptors=[gate], options=server_options(config))
+    batches = StoreBatches(storage.items, config.limits)
     checkpoints_pb2_grpc.add_CheckpointServiceServicer_to_server(
-        CheckpointService(storage.checkpoints, config.limits, sessions), server
+        CheckpointService(storage.checkpoints, batches, config.limits, sessions), server
     )
+    store_pb2_grpc.add_StoreServiceServicer_to_server(
+        StoreService(storage.items, batches, config.limits), server
+    )
+    cache_pb2_grpc.add_CacheServiceServicer_to_server(CacheService(storage.node_cache, config.limits), server)
     server_pb2_grpc.add_ServerServiceServicer_to_server(ServerService(config.limits), server)
     try:
         if config.tls_cert is not None and config.tls_key is not None:

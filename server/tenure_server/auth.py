@@ -15,6 +15,8 @@ from tenure_server.keys import ApiKey
 from tenure_server.storage.ports import KeyStore
 
 _SERVICE = "/tenure.v1.CheckpointService/"
+_STORE = "/tenure.v1.StoreService/"
+_CACHE = "/tenure.v1.CacheService/"
 ANY: Final[Scope | None] = None
 
 RULES: Final[dict[str, Scope | None]] = {
@@ -30,10 +32,36 @@ RULES: Final[dict[str, Scope | None]] = {
     _SERVICE + "DeleteForRuns": Scope.WRITE,
     _SERVICE + "CopyThread": Scope.WRITE,
     _SERVICE + "PruneThreads": Scope.WRITE,
+    _STORE + "Batch": Scope.READ,
+    _STORE + "BatchSliced": Scope.READ,
+    _STORE + "GetIndex": Scope.READ,
+    _STORE + "SetIndex": Scope.ADMIN,
+    _STORE + "ListUnembedded": Scope.READ,
+    _STORE + "PutVectors": Scope.WRITE,
+    _STORE + "PutVectorsSliced": Scope.WRITE,
+    _CACHE + "Get": Scope.READ,
+    _CACHE + "Set": Scope.WRITE,
+    _CACHE + "Clear": Scope.WRITE,
     "/tenure.v1.ServerService/GetServerInfo": ANY,
 }
 """The scope that each RPC needs, ANY = any valid key. An RPC without a rule is refused; a test compares
-this table with the protocol. (CVE-2026-104873: decorators on handlers silently missed some.)"""
+this table with the protocol. (CVE-2026-104873: decorators on handlers silently missed some.) A group of a
+store batch that writes needs `write`, too; its service checks that, since the group fails alone."""
+
+RULED: Final = frozenset(
+    {
+        *(_SERVICE + name for name in ("Write", "WriteSliced", "Read", "ReadSliced", "Session", "List")),
+        *(_SERVICE + name for name in ("GetChannelHistory", "ListThreads", "DeleteThread", "DeleteForRuns")),
+        *(_SERVICE + name for name in ("CopyThread", "PruneThreads")),
+        # Keys with the same rules have a cache of their own.
+        *(_CACHE + name for name in ("Get", "Set", "Clear")),
+        *(_STORE + name for name in ("Batch", "BatchSliced", "GetIndex", "SetIndex")),
+        *(_STORE + name for name in ("ListUnembedded", "PutVectors", "PutVectorsSliced")),
+        "/tenure.v1.ServerService/GetServerInfo",
+    }
+)
+"""RPCs that hold each thread and namespace they reach against the rules of the key, or that reach none. A
+limited key may call no other; a test calls each with such keys."""
 
 PUBLIC: Final = frozenset(
     {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/List"}
@@ -98,7 +126,7 @@ class Authenticator:
         if stored is None or not matches or left <= 0:
             self._known.pop(identity, None)
             raise errors.Unauthenticated
-        principal = Principal(stored.tenant, stored.key_id, stored.scopes)
+        principal = Principal(stored.tenant, stored.key_id, stored.scopes, stored.rules)
         if len(self._known) >= _MAX_CACHED:
             self._known.clear()
         self._known[identity] = (principal, started + min(self._trust, left))
@@ -106,16 +134,19 @@ class Authenticator:
 
 
 def authorize(principal: Principal, method: str) -> None:
-    """Check that the principal may call an RPC.
+    """Check that the principal may call an RPC; what it may reach is for the RPC to check.
 
     Raises:
         ScopeMissing: It may not, or the RPC has no rule.
+        OutsideRules: The key is limited, and the RPC does not check to what.
     """
     if method not in RULES:
         raise errors.ScopeMissing("none: the method is not known")
     scope = RULES[method]
     if scope is not None and scope not in principal.scopes:
         raise errors.ScopeMissing(scope.value)
+    if principal.rules is not None and method not in RULED:
+        raise errors.OutsideRules("method", "call")
 
 
 def _seconds_left(key: StoredKey) -> float:

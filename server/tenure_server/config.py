@@ -35,6 +35,7 @@ class Config:
         inline_bytes: Channel values up to this size come with the head from Postgres; larger ones are
             looked for in Redis.
         cache_ttl: Lifetime of a value in Redis, +-10 %.
+        redis_timeout: Time for one command of Redis; what takes longer counts as a miss.
         workers: Processes that share the port and the pool.
         reuse_port: This is one of these processes.
     """
@@ -53,6 +54,7 @@ class Config:
     ready_file: Path | None = None
     inline_bytes: int = 4096
     cache_ttl: float = 3600.0
+    redis_timeout: float = 0.05
     workers: int = 1
     reuse_port: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -103,6 +105,7 @@ class Config:
             ready_file=Path(env["TENURE_READY_FILE"]) if env.get("TENURE_READY_FILE") else None,
             inline_bytes=int(number("TENURE_INLINE_BYTES", cls.inline_bytes)),
             cache_ttl=number("TENURE_CACHE_TTL_SECONDS", cls.cache_ttl),
+            redis_timeout=number("TENURE_REDIS_TIMEOUT_SECONDS", cls.redis_timeout),
             workers=workers(),
         )
         faults += config.faults()
@@ -135,6 +138,8 @@ class Config:
         ]
         if self.pool_size < 1:
             faults.append("TENURE_POOL_SIZE: must be at least 1")
+        if self.redis_timeout <= 0:
+            faults.append("TENURE_REDIS_TIMEOUT_SECONDS: must be more than 0")
         if self.log_level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             faults.append(f"TENURE_LOG_LEVEL: must be DEBUG, INFO, WARNING or ERROR, got {self.log_level!r}")
         return faults

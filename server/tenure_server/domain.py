@@ -10,6 +10,8 @@ from enum import Enum
 from typing import NewType
 from uuid import UUID
 
+from tenure_server.rules import Rules
+
 TenantId = NewType("TenantId", UUID)
 """A tenant; always taken from the credential, never from a request."""
 
@@ -35,16 +37,22 @@ class Principal:
         tenant: The tenant the key belongs to.
         key_id: The public part of the key, safe to log.
         scopes: What the key may do.
+        rules: To what the key is limited, None = it is not.
     """
 
     tenant: TenantId
     key_id: str
     scopes: frozenset[Scope]
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """An API key as it is stored: the SHA-256 of its secret, never the secret."""
+    """An API key as it is stored: the SHA-256 of its secret, never the secret.
+
+    Attributes:
+        rules: To what the key is limited, None = it is not.
+    """
 
     tenant: TenantId
     key_id: str
@@ -52,6 +60,7 @@ class StoredKey:
     scopes: frozenset[Scope]
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True, slots=True)

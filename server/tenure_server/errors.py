@@ -6,6 +6,7 @@ TenureError
 ├── LimitExceeded            larger than the server accepts
 ├── Unauthenticated          missing, unknown, expired or revoked key
 ├── ScopeMissing             the key may not do this
+├── OutsideRules             the key may not do this here
 ├── ThreadNotFound / ThreadExists
 ├── DeltaChannelInUse        a row that would go is needed by one that stays
 ├── Overloaded               too much at once, come back later
@@ -13,6 +14,7 @@ TenureError
 ├── DeadlineExceeded         the caller's time ran out
 ├── Unavailable              the database is away, or the server drains
 ├── Conflict                 another writer came between
+├── IndexMismatch            vectors were made with another embedder
 └── ChunksMissing            a value was told against one that is not there
 
 `ThreadBusy` is between the storage and the queue before it, and never reaches a client.
@@ -190,6 +192,29 @@ class ChunksMissing(TenureError):
 
     def __init__(self) -> None:
         super().__init__("a value was told against one that is not stored; send it with all its chunks")
+
+
+class IndexMismatch(TenureError):
+    """Vectors were made with another embedder than those that are stored."""
+
+    reason = "INDEX_MISMATCH"
+
+    def __init__(self, stored: str, given: str) -> None:
+        super().__init__(
+            f"the items are embedded with {stored}, not with {given}: rebuild the index (TenureStore."
+            "rebuild_index) or use that embedder",
+            stored=stored,
+            given=given,
+        )
+
+
+class OutsideRules(TenureError):
+    """The key is limited to other threads or namespaces, or to reading them."""
+
+    reason = "OUTSIDE_RULES"
+
+    def __init__(self, field: str, access: str, what: str = "it") -> None:
+        super().__init__(f"{field}: the rules of this API key do not allow to {access} {what}", field=field)
 
 
 class ThreadBusy(Conflict):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
     Metadata = Sequence[tuple[str, str | bytes]]
 
+_SESSION = "/tenure.v1.CheckpointService/Session"
+
 
 class Gate(grpc.aio.ServerInterceptor):
     """The only interceptor of the server."""
@@ -56,10 +58,12 @@ class Gate(grpc.aio.ServerInterceptor):
             auth.authorize(principal, method)
         except Exception as error:
             return _refusal(status.of(error))
-        if handler.request_streaming and handler.response_streaming:
+        if method == _SESSION:
             return self._session(handler, metadata, principal)
         if handler.request_streaming:
             parents = [str(value) for name, value in metadata if name == "traceparent"]
+            if handler.response_streaming:
+                return self._stream_stream(handler, method, principal, parents)
             return self._stream_unary(handler, method, principal, parents)
         if handler.response_streaming:
             return self._unary_stream(handler, method, principal)
@@ -111,6 +115,24 @@ class Gate(grpc.aio.ServerInterceptor):
             guarded, handler.request_deserializer, handler.response_serializer
         )
 
+    def _stream_stream(
+        self, handler: Handler, method: str, principal: Principal, parents: Sequence[str]
+    ) -> Handler:
+        serve: Any = handler.stream_stream
+
+        async def guarded(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Any]:
+            rpc = _Rpc(method, principal, parents)
+            with rpc, self._admission.slot(method, principal.tenant):
+                _refuse_late(context)
+                async for response in serve(requests, context):
+                    yield response
+                return
+            await rpc.abort(context)
+
+        return grpc.stream_stream_rpc_method_handler(
+            guarded, handler.request_deserializer, handler.response_serializer
+        )
+
     def _session(self, handler: Handler, metadata: Metadata, opener: Principal) -> Handler:
         """Guard a stream of batches, each of which passes as a call of its own would.
 
@@ -121,7 +143,7 @@ class Gate(grpc.aio.ServerInterceptor):
         async def batch(
             method: str, request: Message, run: Callable[[], Awaitable[None]]
         ) -> status_pb2.Status | None:
-            name = f"/tenure.v1.CheckpointService/{method}"
+            name = f"/tenure.v1.{method}"
             try:
                 principal = await self._authenticator.authenticate(metadata)
                 auth.authorize(principal, name)

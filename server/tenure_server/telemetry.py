@@ -58,6 +58,13 @@ _NO_SPAN: AbstractContextManager[Span] = nullcontext(INVALID_SPAN)
 cache_reads = _meter.create_counter(
     "tenure.cache.reads", description="Channel values asked of Redis, by result hit | miss | invalid | off"
 )
+node_cache_reads = _meter.create_counter(
+    "tenure.node_cache.reads", description="Results of nodes asked for, by result hit | miss | invalid | off"
+)
+node_cache_writes = _meter.create_counter(
+    "tenure.node_cache.writes",
+    description="Results of nodes to be kept, by result stored | forgotten | dropped",
+)
 version_conflicts = _meter.create_counter(
     "tenure.version_conflicts", description="Channel versions met again with other bytes; the first is kept"
 )

@@ -35,11 +35,18 @@ def with_numbered_ids(lines: list[str]) -> list[str]:
     return [_UUID.sub(number, line) for line in lines]
 
 
-def run_script(module: str, target: Target, *arguments: str) -> list[str]:
-    """Run an example as its users do, in a process of its own, and return the lines it prints."""
+def run_script(module: str, target: Target, *arguments: str, **variables: str) -> list[str]:
+    """Run an example as its users do, in a process of its own, and return the lines it prints.
+
+    Args:
+        module: The example.
+        target: The server, and a key of it.
+        arguments: Of the command line.
+        variables: More of the environment.
+    """
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-m", f"examples.{module}", *arguments],
-        env={**os.environ, "TENURE_TARGET": target.target, "TENURE_API_KEY": target.api_key},
+        env={**os.environ, "TENURE_TARGET": target.target, "TENURE_API_KEY": target.api_key, **variables},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -53,6 +53,7 @@ def test_the_demo_shows_a_memory_that_works_and_leaves_nothing(open_folder: Path
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stderr == ""
     assert "Agent: Your name is Bob." in ran.stdout
+    assert "Agent: I remember: I am allergic to peanuts" in ran.stdout
     assert "I don't know your name" in ran.stdout
     assert list(open_folder.iterdir()) == []
     assert processes_that_mention(str(open_folder)) == []

@@ -120,7 +120,8 @@ def private_redis(open_folder: Path) -> Iterator[PrivateRedisFactory]:
 def stack(run_folder: Path, postgres: Postgres, migrated: str, redis_url: str) -> Iterator[Stack]:
     """The run's whole Tenure: a server process on Postgres and Redis. Be kind to it."""
     database = postgres.database(postgres.create_database(template=migrated))
-    process = ServerProcess(run_folder, database, redis_url)
+    # A busy machine must not turn what is in Redis into misses.
+    process = ServerProcess(run_folder, database, redis_url, env={"TENURE_REDIS_TIMEOUT_SECONDS": "10"})
     try:
         yield Stack(process.start(), database, redis_url)
     finally:

@@ -14,6 +14,8 @@ from tenure_server import app
 from tenure_server.config import Config
 from tenure_server.domain import Scope
 from tenure_server.storage.memory import MemoryCheckpoints, MemoryTenants
+from tenure_server.storage.memory_items import MemoryItems
+from tenure_server.storage.node_cache import MemoryNodeCache
 
 
 async def main() -> None:
@@ -33,7 +35,7 @@ async def main() -> None:
     making = asyncio.create_task(make_tenants())
     await app.serve(
         Config(listen="127.0.0.1:0", drain=1.0),
-        storage=app.Storage(MemoryCheckpoints(), tenants, always_ready),
+        storage=app.Storage(MemoryCheckpoints(), MemoryItems(), tenants, always_ready, MemoryNodeCache()),
         on_ready=lambda target: print(json.dumps({"target": target}), flush=True),
         stop=stop,
     )

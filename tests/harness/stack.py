@@ -8,8 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
-from tenure_server.domain import Scope
+from tenure_server.domain import Scope, TenantId
+from tenure_server.rules import parse
 
 from tests.harness.databases import Database
 from tests.harness.running import run
@@ -75,6 +77,12 @@ class Stack:
             return TenantHandle(str(tenant), await tenants.create_key(tenant, wanted))
 
         return run(make())
+
+    def new_key(self, tenant: TenantHandle, *rules: str, scopes: tuple[str, ...] = READ_WRITE) -> str:
+        """Make another key of a tenant, limited by the rules if there are any."""
+        wanted = frozenset(Scope(name) for name in scopes)
+        identity = TenantId(UUID(tenant.tenant_id))
+        return run(self.database.tenants().create_key(identity, wanted, rules=parse(rules)))
 
 
 class MemoryStack:

@@ -15,7 +15,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tenure_client import TenureSaver
+from tenure_client import TenureSaver, TenureStore
 
 from tests.integration.checkpoints_support import checkpoint, config_of, id_of, put, value_of
 
@@ -23,18 +23,24 @@ WORKERS = 4
 
 
 def use(saver: TenureSaver, name: str) -> list[Any]:
-    """Put and get in both colours and return what was read."""
+    """Put and get in both colours and return what was read; do the same with a store on its connection."""
     put(saver, f"{name} sync", 1, f"{name} sync")
+    store = TenureStore(saver.connection)
+    store.put(("items", name), "sync", {"by": name})
 
     async def use_async() -> list[Any]:
         made = checkpoint(1, f"{name} async")
         config = config_of(f"{name} async")
         await saver.aput(config, made, {"step": 1}, made["channel_versions"])
+        await store.aput(("items", name), "async", {"by": name})
+        items = await store.asearch(("items", name))
+        assert [(item.key, item.value) for item in items] == [("sync", {"by": name}), ("async", {"by": name})]
         mine = value_of(await saver.aget_tuple(config))
         listed = [value_of(item) async for item in saver.alist(config_of("parent async"))]
         return [mine, *listed]
 
     found = asyncio.run(use_async())
+    assert store.get(("items", "parent"), "async") is not None
     mine = value_of(saver.get_tuple(config_of(f"{name} sync", id_of(1))))
     return [mine, *found, *(value_of(item) for item in saver.list(config_of("parent sync")))]
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 from tenure.v1 import checkpoints_pb2 as pb
-from tenure.v1 import server_pb2
+from tenure.v1 import server_pb2, store_pb2
 from tenure.v1.common_pb2 import Blob, Slice
 
 from tests.harness.chunked import Large
 from tests.harness.stack import Stack, TenantHandle
+from tests.integration import tenants_items_support
 from tests.integration.wire_support import Wire, operation, session_request
 
 LARGE = 5000
@@ -63,20 +64,23 @@ class Holder:
             answer = self.wire.call("Write", pb.WriteRequest(mutations=contents(ids, self.canary)))
             reply = answer.message(pb.WriteResponse)
             assert [result.status.code for result in reply.results] == [0, 0, 0, 0]
+            tenants_items_support.fill(self.wire, ids, self.canary)
 
     def everything(self) -> list[tuple[bytes, ...]]:
         """Return all that the tenant has, as the server tells it."""
         threads = self.wire.call("ListThreads", pb.ListThreadsRequest())
         checkpoints = self.wire.call("List", pb.ListRequest())
-        for answer in (threads, checkpoints):
+        items = tenants_items_support.everything(self.wire, [self.own, SHARED])
+        for answer in (threads, checkpoints, *items):
             assert not answer.details, answer
-        return [threads.messages, checkpoints.messages]
+        index = self.wire.call("GetIndex", store_pb2.GetIndexRequest())
+        return [(*threads.messages, *index.messages), *(each.messages for each in (checkpoints, *items))]
 
 
 @contextmanager
 def two_holders(stack: Stack) -> Iterator[tuple[Holder, Holder]]:
     """Make two tenants that use the same names, and other ones."""
-    first, second = stack.new_tenant(), stack.new_tenant()
+    first, second = (stack.new_tenant(("read", "write", "admin")) for _ in range(2))
     with Wire(stack.target, first.api_key) as one, Wire(stack.target, second.api_key) as other:
         yield (
             Holder(first, one, f"canary{secrets.token_hex(4)}"),
@@ -279,7 +283,14 @@ WRITES["Session"] = [_in_a_session(make) for make in WRITES["Write"]]
 """Requests of each RPC that changes what is named."""
 
 NEUTRAL: dict[str, list[Make]] = {"GetServerInfo": [lambda ids: [server_pb2.GetServerInfoRequest()]]}
-"""Requests of RPCs that name nothing."""
+"""Requests of RPCs that neither show nor change what is named."""
+
+for method, makes in tenants_items_support.READS.items():
+    READS[method] = [*makes]
+for method, makes in tenants_items_support.WRITES.items():
+    WRITES[method] = [*makes]
+for method, makes in tenants_items_support.NEUTRAL.items():
+    NEUTRAL[method] = [*makes]
 
 CASES = {
     method: [*READS.get(method, ()), *WRITES.get(method, ()), *NEUTRAL.get(method, ())]

@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from tenure_client import TenureSaver, Unauthenticated
+from tenure_client import PermissionDenied, TenureSaver, Unauthenticated
 
 from tests.harness.databases import Database
 from tests.harness.server import clean_environment
 from tests.harness.stack import Stack
+from tests.integration.checkpoints_support import config_of, put, value_of
 
 
 def tenure(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +56,39 @@ def test_keys_are_made_and_revoked_as_the_superuser_or_as_tenure_ops(stack: Stac
     again = tenure("key", "revoke", "nosuchkey000", "--tenant", tenant, **env)
     assert again.returncode == 1
     assert "no such key" in again.stderr
+
+
+def test_a_key_is_made_with_rules_and_limited_by_them(stack: Stack) -> None:
+    env = {"TENURE_ADMIN_DATABASE_URL": stack.database.ops_url}
+    create = ["key", "create", "--tenant", stack.new_tenant().tenant_id]
+    rules = ["--thread-prefix", "billing-:rw", "--namespace", "billing/eu:rw", "--namespace", "*:r"]
+    key = json.loads(tenure(*create, *rules, "--json", **env).stdout)
+    assert key["rules"] == ["threads:billing-:rw", "namespaces:billing/eu:rw", "namespaces:*:r"]
+    with TenureSaver(stack.target, api_key=key["api_key"]) as saver:
+        put(saver, "billing-1", 1, "mine")
+        assert value_of(saver.get_tuple(config_of("billing-1"))) == "mine"
+        with pytest.raises(PermissionDenied, match=r"rules of this API key do not allow to write"):
+            put(saver, "orders-1", 1, "theirs")
+    assert "threads:billing-:rw" in tenure(*create, *rules, **env).stdout
+    assert json.loads(tenure(*create, "--json", **env).stdout)["rules"] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("--thread-prefix", "billing-", 'must end in ":r" (read) or ":rw"'),
+        ("--thread-prefix", ":rw", 'write "*" for all'),
+        ("--thread-prefix", "billing-*:rw", 'needs no "*"'),
+        ("--namespace", "billing.eu:rw", 'separated by "/"'),
+        ("--namespace", "", "must end in"),
+    ],
+)
+def test_a_rule_that_cannot_be_read_makes_no_key(stack: Stack, option: str, value: str, hint: str) -> None:
+    env = {"TENURE_ADMIN_DATABASE_URL": stack.database.ops_url}
+    ran = tenure("key", "create", "--tenant", stack.new_tenant().tenant_id, option, value, **env)
+    assert ran.returncode == 2
+    assert hint in ran.stderr
+    assert "tn_" not in ran.stdout
 
 
 def test_migrate_says_what_it_did_and_is_quiet_the_second_time(database: Database) -> None:

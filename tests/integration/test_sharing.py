@@ -19,9 +19,10 @@ import grpc
 import psycopg
 import pytest
 from langgraph.graph import START, StateGraph
+from langgraph.store.base import PutOp
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import server_pb2
-from tenure_client import TenureSaver, Unavailable
+from tenure_client import TenureSaver, TenureStore, Unavailable
 
 from tests.harness.databases import Database
 from tests.harness.processes import PATIENCE
@@ -112,6 +113,64 @@ def test_event_loops_at_the_same_time_and_threads_share_a_saver(saver: TenureSav
     loops = [lambda n=n: asyncio.run(ause_many(saver, f"loop-{n}")) for n in range(3)]
     threads = [lambda n=n: use(saver, f"thread-{n}") for n in range(3)]
     in_threads(*loops, *threads)
+
+
+def use_store(store: TenureStore, name: str) -> None:
+    """Put, get, search and delete, and check what comes back."""
+    for number in range(ROUNDS):
+        store.batch([PutOp((name,), key, {"n": number}) for key in ("a", "b")])
+        item = store.get((name,), "a")
+        assert item is not None
+        assert item.value == {"n": number}
+        assert [found.value for found in store.search((name,))] == [{"n": number}] * 2
+        store.delete((name,), "b")
+        assert store.get((name,), "b") is None
+
+
+async def ause_store(store: TenureStore, name: str) -> None:
+    """Do as `use_store` does, in the other colour, in several tasks of one loop."""
+
+    async def in_a_task(name: str) -> None:
+        for number in range(ROUNDS):
+            await store.abatch([PutOp((name,), key, {"n": number}) for key in ("a", "b")])
+            item = await store.aget((name,), "a")
+            assert item is not None
+            assert item.value == {"n": number}
+            assert [found.value for found in await store.asearch((name,))] == [{"n": number}] * 2
+            await store.adelete((name,), "b")
+            assert await store.aget((name,), "b") is None
+
+    await asyncio.gather(*(in_a_task(f"{name}-{number}") for number in range(4)))
+    await store.connection.aclose()
+
+
+def test_a_store_is_shared_with_a_saver_by_loops_and_threads(saver: TenureSaver) -> None:
+    store = TenureStore(saver.connection)
+    in_threads(
+        *(lambda n=n: use_store(store, f"thread-{n}") for n in range(3)),
+        *(lambda n=n: asyncio.run(ause_store(store, f"loop-{n}")) for n in range(2)),
+        lambda: use(saver, "thread"),
+        lambda: asyncio.run(ause(saver, "loop")),
+    )
+    for number in range(2):
+        asyncio.run(ause_store(store, f"later loop-{number}"))
+
+
+async def test_a_cancelled_write_does_not_take_its_neighbours_along(saver: TenureSaver) -> None:
+    store = TenureStore(saver.connection)
+    for at in range(ROUNDS):
+        puts = [asyncio.create_task(store.aput((str(at),), str(n), {"n": n})) for n in range(8)]
+        gets = [asyncio.create_task(store.aget((str(at - 1),), str(n))) for n in range(8)]
+        for _ in range(at % 5):
+            await asyncio.sleep(0)
+        puts[3].cancel()
+        gets[3].cancel()
+        await asyncio.gather(*puts, *gets, return_exceptions=True)
+        assert [task.cancelled() for task in puts + gets] == ([*[False] * 3, True, *[False] * 4] * 2)
+        keys = {item.key for item in await store.asearch((str(at),))}
+        assert keys >= set("0124567")
+        assert all(task.result() is not None for n, task in enumerate(gets) if at > 0 and n != 3)
+    await saver.aclose()
 
 
 def test_clones_with_an_allowlist_share_its_connection(saver: TenureSaver) -> None:

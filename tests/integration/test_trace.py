@@ -10,12 +10,13 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from tenure_client import TenureSaver
+from tenure_client import TenureSaver, TenureStore
 
 from tests.harness.databases import Database
 from tests.harness.otlp import Received, TraceSink, trace_sink
 from tests.harness.server import ServerProcess
 from tests.harness.stack import Stack
+from tests.integration.checkpoints_support import wait_until
 
 SERVER_KIND, CLIENT_KIND = 2, 3
 SECRET = "canary-payload"
@@ -74,11 +75,24 @@ def put_and_get(stack: Stack, key: str, provider: TracerProvider) -> str:
         return f"{span.get_span_context().trace_id:032x}"
 
 
+def spans_with_their_parents(sink: TraceSink, *names: str, trace_id: str) -> list[Received]:
+    """Return the spans of a trace once there are these, and those in which SQL and Redis were asked."""
+
+    def are_whole() -> bool:
+        spans = sink.wait_for(*names, trace_id=trace_id)
+        ids = {span.span_id for span in spans}
+        return all(span.parent_id in ids for span in spans if not _is_rpc(span))
+
+    wait_until(are_whole, "the spans that end last are sent, too")
+    return sink.wait_for(*names, trace_id=trace_id)
+
+
 def test_one_trace_leads_from_the_clients_span_through_the_rpc_to_sql_and_redis(
     traced: Stack, sink: TraceSink, provider: TracerProvider
 ) -> None:
     trace_id = put_and_get(traced, traced.api_key, provider)
-    spans = sink.wait_for(
+    spans = spans_with_their_parents(
+        sink,
         "tenure.v1.CheckpointService/Write",
         "tenure.v1.CheckpointService/Read",
         "tenure.sql",
@@ -96,6 +110,33 @@ def test_one_trace_leads_from_the_clients_span_through_the_rpc_to_sql_and_redis(
     reads = [span for span in spans if span.name == "tenure.redis" and "MGET" in str(span.attributes)]
     assert reads
     assert all(by_id[span.parent_id].name == "tenure.v1.CheckpointService/Read" for span in reads)
+
+
+def test_one_trace_leads_from_a_store_through_its_calls_to_sql(
+    traced: Stack, sink: TraceSink, provider: TracerProvider
+) -> None:
+    with (
+        provider.get_tracer("test").start_as_current_span("agent turn") as span,
+        TenureStore(traced.target, api_key=traced.api_key) as store,
+    ):
+        store.put((THREAD,), SECRET, {"text": SECRET}, ttl=1)
+        assert store.get((THREAD,), SECRET) is not None
+        assert len(store.search((THREAD,), filter={"text": SECRET})) == 1
+        trace_id = f"{span.get_span_context().trace_id:032x}"
+
+    def are_sent() -> bool:
+        told = str([one.attributes for one in sink.spans() if one.name == "tenure.sql"])
+        return all(statement in told for statement in ("write_items", "read_items", "search_items"))
+
+    wait_until(are_sent, "the spans of all statements are sent")
+    spans = spans_with_their_parents(sink, "tenure.v1.StoreService/Batch", "tenure.sql", trace_id=trace_id)
+    by_id = {one.span_id: one for one in spans}
+    for one in spans:
+        if one.name == "tenure.sql":
+            assert by_id[one.parent_id].name == "tenure.v1.StoreService/Batch"
+    shown = "".join(map(repr, sink.spans())) + traced.server.log.read_text()
+    for secret in (SECRET, THREAD, traced.api_key):
+        assert secret not in shown
 
 
 def test_telemetry_holds_no_payload_no_key_and_no_thread_id(

@@ -16,17 +16,17 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
-from tenure.v1 import checkpoints_pb2, common_pb2, server_pb2
+from tenure.v1 import cache_pb2, checkpoints_pb2, common_pb2, server_pb2, store_pb2
 
 from tests.harness.processes import PATIENCE
 
 METHODS: dict[str, MethodDescriptor] = {
     method.name: method
-    for file in (checkpoints_pb2, server_pb2)
+    for file in (checkpoints_pb2, store_pb2, cache_pb2, server_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-"""Every RPC of the protocol."""
+"""Every RPC of the protocol; no two services have one of the same name."""
 
 
 def path_of(method: MethodDescriptor) -> str:
@@ -77,10 +77,12 @@ Ask = Callable[[Message], checkpoints_pb2.SessionResponse]
 
 
 def session_request(batch: Message, call_id: int = 1) -> checkpoints_pb2.SessionRequest:
-    """Return a batch, the request of a Write or a Read, as a session carries it."""
+    """Return a batch, the request of a Write, a Read or a Batch, as a session carries it."""
     request = checkpoints_pb2.SessionRequest(call_id=call_id)
     if isinstance(batch, checkpoints_pb2.WriteRequest):
         request.write.CopyFrom(batch)
+    elif isinstance(batch, store_pb2.BatchRequest):
+        request.store.CopyFrom(batch)
     else:
         assert isinstance(batch, checkpoints_pb2.ReadRequest)
         request.read.CopyFrom(batch)
@@ -216,6 +218,9 @@ def outcome_of(method: str, answer: Answer) -> status_pb2.Status:
         return answer.status
     for raw in answer.messages:
         reply: Any = GetMessageClass(METHODS[method].output_type).FromString(raw)
+        if isinstance(reply, store_pb2.BatchSlicedResponse):
+            parts = map(store_pb2.BatchSlicedResponse.FromString, answer.messages)
+            reply = store_pb2.BatchResponse.FromString(b"".join(part.slice.data for part in parts))
         if isinstance(reply, checkpoints_pb2.SessionResponse):
             return outcome_of_batch(reply)
         for result in getattr(reply, "results", ()):
@@ -228,5 +233,6 @@ def outcome_of_batch(answer: checkpoints_pb2.SessionResponse) -> status_pb2.Stat
     """Return how a batch of one operation ended: its own status, or that of its only result."""
     if answer.HasField("status"):
         return answer.status
-    (result,) = (answer.write if answer.HasField("write") else answer.read).results
-    return result.status
+    (result,) = getattr(answer, str(answer.WhichOneof("outcome"))).results
+    found: status_pb2.Status = result.status
+    return found

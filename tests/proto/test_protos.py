@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor
-from tenure.v1 import checkpoints_pb2, common_pb2, errors_pb2, server_pb2
+from tenure.v1 import cache_pb2, checkpoints_pb2, common_pb2, errors_pb2, server_pb2, store_pb2
 
 from scripts import buf, protos
 
 FILES: list[FileDescriptor] = [
-    module.DESCRIPTOR for module in (checkpoints_pb2, common_pb2, errors_pb2, server_pb2)
+    module.DESCRIPTOR
+    for module in (cache_pb2, checkpoints_pb2, common_pb2, errors_pb2, server_pb2, store_pb2)
 ]
 METHODS: list[MethodDescriptor] = [
     method for file in FILES for service in file.services_by_name.values() for method in service.methods
 ]
 # Slices of another message, and what is no operation on a tenant's data.
-WITHOUT_OPERATION = {"WriteSliced", "GetServerInfo"}
+WITHOUT_OPERATION = {"WriteSliced", "BatchSliced", "PutVectorsSliced", "GetServerInfo"}
 
 
 def messages() -> Iterator[Descriptor]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.harness.databases import Database, Postgres
+from tests.storage import item_tenant
 from tests.storage.backends import BACKENDS, Backend, open_backend
 from tests.storage.tenant import Tenant
 
@@ -36,3 +37,11 @@ async def tenant(backend: Backend) -> Tenant:
 async def stranger(backend: Backend) -> Tenant:
     """Another new tenant of the same storage."""
     return Tenant(backend.store, await backend.new_tenant())
+
+
+@pytest.fixture(params=item_tenant.STORES)
+async def item_tenants(request: pytest.FixtureRequest) -> AsyncIterator[list[item_tenant.Tenant]]:
+    """Two new tenants of a storage of items."""
+    database = None if request.param == "memory" else request.getfixturevalue("contract_database")
+    async with item_tenant.two_tenants(request.param, database) as tenants:
+        yield tenants

@@ -11,6 +11,7 @@ import pytest
 from tenure_server import errors
 from tenure_server.domain import Scope, TenantId
 from tenure_server.keys import ApiKey
+from tenure_server.rules import parse
 from tenure_server.storage.memory import MemoryTenants
 from tenure_server.storage.ports import KeyStore, TenantAdmin
 
@@ -75,6 +76,23 @@ async def test_a_key_has_the_scopes_it_was_made_with(keys: Keys, scopes: list[Sc
     stored = await keys.store.find_key(tenant, key.key_id)
     assert stored is not None
     assert stored.scopes == frozenset(scopes)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        ["threads:a-:rw"],
+        ["namespaces:a%2Fb/c:r"],
+        ["threads:*:r", "threads:{a,\"b'}:rw", "namespaces:*:rw"],
+    ],
+)
+async def test_a_key_has_the_rules_it_was_made_with(keys: Keys, texts: list[str]) -> None:
+    tenant = await keys.admin.create_tenant("acme")
+    key = _parse(await keys.admin.create_key(tenant, READ_WRITE, rules=parse(texts)))
+    stored = await keys.store.find_key(tenant, key.key_id)
+    assert stored is not None
+    assert stored.rules == parse(texts)
 
 
 async def test_a_key_that_expires_says_when(keys: Keys) -> None:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import replace
+from operator import mul
 
 import pytest
 from click.testing import CliRunner
+from langgraph.store.memory import InMemoryStore
 
 from benchmarks.__main__ import main
 from benchmarks.conversations import PROSE_WORDS, text
@@ -19,10 +22,12 @@ from benchmarks.cpu import available, cpu_seconds
 from benchmarks.report import multiple, number, report, table
 from benchmarks.results import Results, Sample
 from benchmarks.stats import percentile, ratio, summarise
+from benchmarks.stores import Call, perform
 from benchmarks.systems import SYSTEMS
 from benchmarks.targets import Target, targets
 from benchmarks.workloads import workloads
 from benchmarks.workloads.base import Measure
+from benchmarks.workloads.items import Gets, Puts
 from benchmarks.workloads.load import arrivals
 from benchmarks.workloads.long import Long
 
@@ -44,7 +49,7 @@ def by_label(found: Results) -> dict[str, Target]:
 
 
 def test_every_kind_of_work_is_measured() -> None:
-    assert {workload.part for workload in workloads(quick=False).values()} == set("abcdefghij")
+    assert {workload.part for workload in workloads(quick=False).values()} == set("abcdefghijkl")
 
 
 @QUICK
@@ -102,6 +107,78 @@ def test_a_flood_may_double_what_another_tenant_waits_and_no_more(beside: float,
     found = results(("fair", "tenure", "p99 beside the flood, of that alone", beside, None))
     label = "quiet tenant's p99 beside a flood of 20 times its share, of that alone"
     assert by_label(found)[label].verdict == verdict
+
+
+@pytest.mark.parametrize(("work", "unit"), [("store-put-32", "puts/s"), ("store-get-32", "gets/s")])
+@pytest.mark.parametrize(("rate", "verdict"), [(200.0, "ok"), (199.0, "MISSED")])
+def test_stores_are_judged_with_many_services_that_have_one_each(
+    work: str, unit: str, rate: float, verdict: str
+) -> None:
+    spread, together = f"8 processes x 4, {unit}", f"1 process x 32, {unit}"
+    found = results(
+        (work, "postgres", spread, 100.0, None),
+        (work, "tenure", spread, rate, None),
+        (work, "postgres", together, 100.0, None),
+        (work, "tenure", together, 1.0, None),
+    )
+    assert by_label(found)[f"store, {spread}"].verdict == verdict
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_half_of_the_puts_are_of_new_keys_and_no_client_puts_what_another_does(quick: bool) -> None:
+    puts = workloads(quick=quick)["store-put-32"]
+    assert isinstance(puts, Puts)
+    made = [puts.calls(f"client-{number}", 60) for number in range(2)]
+    (there, measured), (_, others) = (
+        [[call.arguments[:2] for call in part] for part in each] for each in made
+    )
+    assert len(measured) == 60
+    new = [place for place in measured if place not in there]
+    assert len(new) == len(set(new))
+    assert abs(2 * len(new) - len(measured)) <= puts.users
+    assert not set(measured) & set(others)
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["async", "sync"])
+async def test_gets_find_what_was_put_in_both_colours(blocking: bool) -> None:
+    gets = Gets(name="gets", part="k", title="", operations=320, everyone=3, keys=2)
+    store = InMemoryStore()
+    phases = gets.work(store, blocking=blocking, prefix="0", tasks=4, fill=True)
+    async with aclosing(phases):
+        assert await anext(phases) is None
+        work = await anext(phases)
+    assert work is not None
+    assert work.operations == len(work.latencies) == 4 * (320 // 32)
+    assert len(store.search(("users",), limit=100)) == 6
+
+
+async def test_calls_of_one_client_are_answered_in_order() -> None:
+    store = InMemoryStore()
+    put, get = Call("put", (("a",), "k", {"n": 1})), Call("get", (("a",), "k"))
+    work, (first, second) = await perform(store, [[get, put, get], [get]], blocking=False)
+    assert first[0] is None
+    assert first[2].value == {"n": 1}
+    assert (work.operations, len(second)) == (4, 1)
+
+
+def test_exact_answers_are_the_nearest_of_the_tenant_that_match() -> None:
+    pytest.importorskip("numpy", reason="needs the extra `bench`")
+    from benchmarks.collection import collection
+
+    items = collection(300, 2)
+    assert len(items.vectors) == 300 + 2 * 1000
+    # By Python's own arithmetic, which has nothing in common with numpy's.
+    vectors = [[float(number) for number in vector] for vector in items.vectors]
+    for small, by in ((False, ""), (False, "kind"), (True, "part")):
+        for query in items.queries(small=small, count=2, limit=10, by=by, seed=3):
+            mine = [number for number in range(len(vectors)) if items.tenants[number] == query.tenant]
+            if query.kind:
+                mine = [number for number in mine if f"kind-{number // 10 % 10}" == query.kind]
+            if query.part:
+                mine = [number for number in mine if f"part-{number % 10}" == query.part]
+            assert len(mine) in {30, 100, 300}
+            mine.sort(key=lambda number: -sum(map(mul, vectors[number], query.vector)))
+            assert query.nearest == {str(number) for number in mine[:10]}
 
 
 async def test_arrivals_are_the_same_each_time() -> None:
@@ -233,6 +310,18 @@ def test_what_is_measured_with_one_system_only_is_one_table_with_its_note() -> N
         "flood 800 1 round operations/s 1.25",
     ]
     assert " ".join(words[8:]) == known["fair"].note, "and nothing of what was not tried"
+
+
+def test_tables_about_long_term_memory_name_stores() -> None:
+    metric = "8 processes x 4, puts/s"
+    found = results(
+        ("store-put-32", "postgres", metric, 100.0, None), ("store-put-32", "tenure", metric, 250.0, None)
+    )
+    known = workloads(quick=False)["store-put-32"]
+    text = report(found, [known], [], {}, quick=False)
+    assert "AsyncPostgresStore (pool 16)" in text
+    assert "Saver" not in text
+    assert {row["label"] for row in found.rows([known])} == {"AsyncPostgresStore (pool 16)", "Tenure"}
 
 
 def test_numbers_have_about_three_digits() -> None:

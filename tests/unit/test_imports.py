@@ -50,7 +50,7 @@ def test_our_modules_keep_the_direction(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("server/tenure_server/domain", "import tenure_server.errors", "layered"),
+        ("server/tenure_server/errors", "import tenure_server.domain", "layered"),
         ("server/tenure_server/limits", "import tenure_server.keys", "layered"),
         ("server/tenure_server/wire/status", "import tenure_server.services.caller", "layered"),
         ("server/tenure_server/storage/ports", "import tenure_server.storage.memory", "A cache wraps"),

@@ -54,6 +54,11 @@ def test_the_extras_and_commands_of_the_server_are_those_of_the_root() -> None:
     assert root["scripts"] == server["scripts"]
 
 
+def test_the_embeddings_of_the_client_are_those_of_the_root() -> None:
+    client, root = (project(folder)["optional-dependencies"] for folder in ("client", "."))
+    assert client["embeddings"] == root["embeddings"]
+
+
 def test_members_name_the_same_range_for_the_same_package() -> None:
     ranges: dict[str, set[str]] = {}
     for folder in (*MEMBERS, "."):

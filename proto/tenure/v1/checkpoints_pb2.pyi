@@ -1,5 +1,6 @@
 from google.rpc import status_pb2 as _status_pb2
 from tenure.v1 import common_pb2 as _common_pb2
+from tenure.v1 import store_pb2 as _store_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -211,30 +212,34 @@ class ReadResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("call_id", "write", "read")
+    __slots__ = ("call_id", "write", "read", "store")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     call_id: int
     write: WriteRequest
     read: ReadRequest
-    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteRequest, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ...) -> None: ...
+    store: _store_pb2.BatchRequest
+    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteRequest, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., store: _Optional[_Union[_store_pb2.BatchRequest, _Mapping]] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("call_id", "write", "read", "status", "more", "positions")
+    __slots__ = ("call_id", "write", "read", "status", "store", "more", "positions")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     call_id: int
     write: WriteResponse
     read: ReadResponse
     status: _status_pb2.Status
+    store: _store_pb2.BatchResponse
     more: bool
     positions: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., more: bool = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., store: _Optional[_Union[_store_pb2.BatchResponse, _Mapping]] = ..., more: bool = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ReadSlicedRequest(_message.Message):
     __slots__ = ("read",)

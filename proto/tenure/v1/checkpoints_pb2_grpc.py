@@ -131,9 +131,9 @@ class CheckpointServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """Session carries many Write and Read batches over one long-lived stream, each at a fraction of what
-        a call of its own costs. Batches run side by side, and replies come as they are ready. The server
-        ends a session, with OK, when it is old or the server drains; a batch that was not answered by then
+        """Session carries many batches of Write, Read and StoreService.Batch over one long-lived stream, each at
+        a fraction of what a call of its own costs. Batches run side by side, and replies come as they are
+        ready. The server ends a session, with OK, when it is old or the server drains; a batch that was not answered by then
         may or may not have been applied, and can be sent again. Needs a valid key, and for each batch the
         scope of its method at that time.
         """

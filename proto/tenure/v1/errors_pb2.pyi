@@ -22,6 +22,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_CONFLICT: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_CHUNKS_MISSING: _ClassVar[ErrorReason]
+    ERROR_REASON_INDEX_MISMATCH: _ClassVar[ErrorReason]
+    ERROR_REASON_OUTSIDE_RULES: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
 ERROR_REASON_OPERATION_MISMATCH: ErrorReason
@@ -38,3 +40,5 @@ ERROR_REASON_UNAVAILABLE: ErrorReason
 ERROR_REASON_CONFLICT: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_CHUNKS_MISSING: ErrorReason
+ERROR_REASON_INDEX_MISMATCH: ErrorReason
+ERROR_REASON_OUTSIDE_RULES: ErrorReason

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tenure/v1/server.proto\x12\ttenure.v1\"\x16\n\x14GetServerInfoRequest\"\xba\x02\n\x06Limits\x12\x1f\n\x17max_unary_request_bytes\x18\x01 \x01(\x04\x12\x1d\n\x15max_unary_reply_bytes\x18\x02 \x01(\x04\x12\x1b\n\x13max_operation_bytes\x18\x03 \x01(\x04\x12\x13\n\x0bslice_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cmax_id_bytes\x18\x05 \x01(\r\x12\x1b\n\x13max_namespace_bytes\x18\x06 \x01(\r\x12\x1a\n\x12max_metadata_bytes\x18\x07 \x01(\r\x12\x1a\n\x12max_metadata_depth\x18\x08 \x01(\r\x12\x14\n\x0cmax_channels\x18\t \x01(\r\x12\x12\n\nmax_writes\x18\n \x01(\r\x12\x11\n\tmax_batch\x18\x0b \x01(\r\x12\x16\n\x0emax_timeout_ms\x18\x0c \x01(\r\"K\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12!\n\x06limits\x18\x02 \x01(\x0b\x32\x11.tenure.v1.Limits2c\n\rServerService\x12R\n\rGetServerInfo\x12\x1f.tenure.v1.GetServerInfoRequest\x1a .tenure.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tenure/v1/server.proto\x12\ttenure.v1\"\x16\n\x14GetServerInfoRequest\"\xd8\x04\n\x06Limits\x12\x1f\n\x17max_unary_request_bytes\x18\x01 \x01(\x04\x12\x1d\n\x15max_unary_reply_bytes\x18\x02 \x01(\x04\x12\x1b\n\x13max_operation_bytes\x18\x03 \x01(\x04\x12\x13\n\x0bslice_bytes\x18\x04 \x01(\x04\x12\x14\n\x0cmax_id_bytes\x18\x05 \x01(\r\x12\x1b\n\x13max_namespace_bytes\x18\x06 \x01(\r\x12\x1a\n\x12max_metadata_bytes\x18\x07 \x01(\r\x12\x1a\n\x12max_metadata_depth\x18\x08 \x01(\r\x12\x14\n\x0cmax_channels\x18\t \x01(\r\x12\x12\n\nmax_writes\x18\n \x01(\r\x12\x11\n\tmax_batch\x18\x0b \x01(\r\x12\x16\n\x0emax_timeout_ms\x18\x0c \x01(\r\x12\x15\n\rmax_group_ops\x18\r \x01(\r\x12\x12\n\nmax_labels\x18\x0e \x01(\r\x12\x18\n\x10max_labels_bytes\x18\x0f \x01(\r\x12\x17\n\x0fmax_value_bytes\x18\x10 \x01(\r\x12\x17\n\x0fmax_value_depth\x18\x11 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x12 \x01(\r\x12\x1a\n\x12max_filter_members\x18\x13 \x01(\r\x12\x18\n\x10max_filter_depth\x18\x14 \x01(\r\x12\x18\n\x10max_search_limit\x18\x15 \x01(\r\x12\x16\n\x0emax_list_limit\x18\x16 \x01(\r\x12\x10\n\x08max_dims\x18\x17 \x01(\r\x12\x13\n\x0bmax_vectors\x18\x18 \x01(\r\"K\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12!\n\x06limits\x18\x02 \x01(\x0b\x32\x11.tenure.v1.Limits2c\n\rServerService\x12R\n\rGetServerInfo\x12\x1f.tenure.v1.GetServerInfoRequest\x1a .tenure.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=37
   _globals['_GETSERVERINFOREQUEST']._serialized_end=59
   _globals['_LIMITS']._serialized_start=62
-  _globals['_LIMITS']._serialized_end=376
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=378
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=453
-  _globals['_SERVERSERVICE']._serialized_start=455
-  _globals['_SERVERSERVICE']._serialized_end=554
+  _globals['_LIMITS']._serialized_end=662
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=664
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=739
+  _globals['_SERVERSERVICE']._serialized_start=741
+  _globals['_SERVERSERVICE']._serialized_end=840
 # @@protoc_insertion_point(module_scope)

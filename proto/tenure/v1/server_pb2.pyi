@@ -10,7 +10,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_unary_request_bytes", "max_unary_reply_bytes", "max_operation_bytes", "slice_bytes", "max_id_bytes", "max_namespace_bytes", "max_metadata_bytes", "max_metadata_depth", "max_channels", "max_writes", "max_batch", "max_timeout_ms")
+    __slots__ = ("max_unary_request_bytes", "max_unary_reply_bytes", "max_operation_bytes", "slice_bytes", "max_id_bytes", "max_namespace_bytes", "max_metadata_bytes", "max_metadata_depth", "max_channels", "max_writes", "max_batch", "max_timeout_ms", "max_group_ops", "max_labels", "max_labels_bytes", "max_value_bytes", "max_value_depth", "max_text_bytes", "max_filter_members", "max_filter_depth", "max_search_limit", "max_list_limit", "max_dims", "max_vectors")
     MAX_UNARY_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_UNARY_REPLY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_OPERATION_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,18 @@ class Limits(_message.Message):
     MAX_WRITES_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     MAX_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_GROUP_OPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LABELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LABELS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_FILTER_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    MAX_FILTER_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_SEARCH_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MAX_LIST_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MAX_DIMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_VECTORS_FIELD_NUMBER: _ClassVar[int]
     max_unary_request_bytes: int
     max_unary_reply_bytes: int
     max_operation_bytes: int
@@ -35,7 +47,19 @@ class Limits(_message.Message):
     max_writes: int
     max_batch: int
     max_timeout_ms: int
-    def __init__(self, max_unary_request_bytes: _Optional[int] = ..., max_unary_reply_bytes: _Optional[int] = ..., max_operation_bytes: _Optional[int] = ..., slice_bytes: _Optional[int] = ..., max_id_bytes: _Optional[int] = ..., max_namespace_bytes: _Optional[int] = ..., max_metadata_bytes: _Optional[int] = ..., max_metadata_depth: _Optional[int] = ..., max_channels: _Optional[int] = ..., max_writes: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_timeout_ms: _Optional[int] = ...) -> None: ...
+    max_group_ops: int
+    max_labels: int
+    max_labels_bytes: int
+    max_value_bytes: int
+    max_value_depth: int
+    max_text_bytes: int
+    max_filter_members: int
+    max_filter_depth: int
+    max_search_limit: int
+    max_list_limit: int
+    max_dims: int
+    max_vectors: int
+    def __init__(self, max_unary_request_bytes: _Optional[int] = ..., max_unary_reply_bytes: _Optional[int] = ..., max_operation_bytes: _Optional[int] = ..., slice_bytes: _Optional[int] = ..., max_id_bytes: _Optional[int] = ..., max_namespace_bytes: _Optional[int] = ..., max_metadata_bytes: _Optional[int] = ..., max_metadata_depth: _Optional[int] = ..., max_channels: _Optional[int] = ..., max_writes: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_timeout_ms: _Optional[int] = ..., max_group_ops: _Optional[int] = ..., max_labels: _Optional[int] = ..., max_labels_bytes: _Optional[int] = ..., max_value_bytes: _Optional[int] = ..., max_value_depth: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., max_filter_members: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_search_limit: _Optional[int] = ..., max_list_limit: _Optional[int] = ..., max_dims: _Optional[int] = ..., max_vectors: _Optional[int] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
     __slots__ = ("version", "limits")

@@ -10,9 +10,15 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from tenure_server.domain import Principal
+from tenure_server.rules import UNLIMITED, Rules
 
 principal: ContextVar[Principal] = ContextVar("principal")
 """The caller of the RPC that the current task serves."""
+
+
+def rules() -> Rules:
+    """Return to what the caller is limited."""
+    return principal.get().rules or UNLIMITED
 
 
 class Guard(Protocol):
@@ -21,7 +27,10 @@ class Guard(Protocol):
     async def __call__(
         self, method: str, request: Message, serve: Callable[[], Awaitable[None]], /
     ) -> status_pb2.Status | None:
-        """Run `serve` with `principal` set; return why the batch is refused or failed, None if neither."""
+        """Run `serve` with `principal` set; return why the batch is refused or failed, None if neither.
+
+        `method` is the RPC for which the batch stands, such as "CheckpointService/Write".
+        """
         ...
 
 

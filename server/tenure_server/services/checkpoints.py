@@ -16,10 +16,11 @@ from tenure_server import errors
 from tenure_server.chunks import BadChunk
 from tenure_server.domain import CheckpointRef, Mutation, Operation, TenantId
 from tenure_server.limits import MIB, Limits
-from tenure_server.services.caller import principal
+from tenure_server.services.caller import principal, rules
 from tenure_server.services.parts import Parts, Send
-from tenure_server.services.reading import complete, heads_for, remaining, within
+from tenure_server.services.reading import complete, heads_for, remaining, threads_below, within
 from tenure_server.services.sessions import Sessions
+from tenure_server.services.store_batches import StoreBatches
 from tenure_server.services.streams import channel_history_parts, listing_parts
 from tenure_server.storage.ports import Answered, CheckpointStore
 from tenure_server.wire import replies, slices, status
@@ -38,8 +39,11 @@ _CHECKED_INLINE = MIB
 class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
     """See checkpoints.proto."""
 
-    def __init__(self, store: CheckpointStore, limits: Limits, sessions: Sessions | None = None) -> None:
+    def __init__(
+        self, store: CheckpointStore, items: StoreBatches, limits: Limits, sessions: Sessions | None = None
+    ) -> None:
         self._store = store
+        self._items = items
         self._sessions = sessions or Sessions()
         self._limits = limits
         self._requests = Requests(limits)
@@ -48,7 +52,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         return pb.WriteResponse(results=await self._write_unary(request))
 
     async def _write_unary(
-        self, request: pb.WriteRequest, parts: Parts | None = None
+        self, request: pb.WriteRequest, parts: Parts[pb.MutationResult] | None = None
     ) -> list[pb.MutationResult]:
         size, maximum = request.ByteSize(), self._limits.max_unary_request_bytes
         if size > maximum:
@@ -69,7 +73,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         return pb.WriteSlicedResponse(results=await self._write(principal.get().tenant, request))
 
     async def _write(
-        self, tenant: TenantId, request: pb.WriteRequest, parts: Parts | None = None
+        self, tenant: TenantId, request: pb.WriteRequest, parts: Parts[pb.MutationResult] | None = None
     ) -> list[pb.MutationResult]:
         count("mutations", request.mutations, self._limits.max_batch, empty=False)
         weights = [weight(message.put) for message in request.mutations]
@@ -103,6 +107,10 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
                     raise errors.Overloaded("bytes of new chunks")
                 room -= inflated
                 mutation = self._requests.mutation(message, field)
+                kind = message.WhichOneof("kind")
+                rules().check_thread(
+                    mutation.ref.thread_id, write=True, field=f"{field}.{kind}.ref.thread_id"
+                )
                 remaining([mutation.operation])
                 accepted[index] = mutation
             except errors.TenureError as error:
@@ -123,8 +131,11 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         await self._sessions.run(context, self._batch)
 
     async def _batch(self, request: pb.SessionRequest, send: Send) -> None:
+        if request.HasField("store"):
+            await self._items.in_session(request.store, send)
+            return
         if request.HasField("write"):
-            parts = Parts(send)
+            parts: Parts[pb.MutationResult] = Parts(send, "write", self._limits.max_unary_reply_bytes)
             try:
                 await parts.finish(await self._write_unary(request.write, parts))
             finally:
@@ -145,7 +156,9 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         wanted: dict[int, tuple[Operation, CheckpointRef, Reader]] = {}
         for index, message in enumerate(request.reads):
             try:
-                wanted[index] = self._requests.read(message, f"reads[{index}]")
+                operation, ref, reader = self._requests.read(message, f"reads[{index}]")
+                rules().check_thread(ref.thread_id, write=False, field=f"reads[{index}].ref.thread_id")
+                wanted[index] = operation, ref, reader
             except errors.TenureError as error:
                 refused[index] = pb.ReadResult(status=status.of(error))
         tellings: dict[int, Telling | None] = {}
@@ -209,6 +222,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         self, request: pb.ReadSlicedRequest, context: Context
     ) -> AsyncIterator[pb.ReadSlicedResponse]:
         operation, ref, reader = self._requests.read(request.read, "read")
+        rules().check_thread(ref.thread_id, write=False, field="read.ref.thread_id")
         tenant = principal.get().tenant
         (head,) = await within(remaining([operation]), heads_for(self._store, tenant, [ref], [reader]))
         telling = None if head is None else reader.tell(head)
@@ -228,6 +242,10 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
 
     async def List(self, request: pb.ListRequest, context: Context) -> AsyncIterator[pb.ListResponse]:
         operation, query, limit, reader = self._requests.list(request)
+        if query.thread_id is None:
+            rules().check_every_thread(write=False, field="thread_id")
+        else:
+            rules().check_thread(query.thread_id, write=False, field="thread_id")
         tenant = principal.get().tenant
         parts = listing_parts(self._store, tenant, operation, query, limit, reader, self._limits)
         async for part in parts:
@@ -237,6 +255,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         self, request: pb.GetChannelHistoryRequest, context: Context
     ) -> AsyncIterator[pb.GetChannelHistoryResponse]:
         operation, ref, channels = self._requests.history(request)
+        rules().check_thread(ref.thread_id, write=False, field="ref.thread_id")
         histories = await within(
             remaining([operation]), self._store.channel_history(principal.get().tenant, ref, channels)
         )
@@ -249,8 +268,16 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
 
     async def ListThreads(self, request: pb.ListThreadsRequest, context: Context) -> pb.ListThreadsResponse:
         operation, prefix, after, size = self._requests.threads(request)
+        prefixes = rules().readable_thread_prefixes(prefix)
         threads = await within(
-            remaining([operation]), self._store.list_threads(principal.get().tenant, prefix, after, size + 1)
+            remaining([operation]),
+            threads_below(
+                self._store,
+                principal.get().tenant,
+                [prefix] if prefixes is None else prefixes,
+                after,
+                size + 1,
+            ),
         )
         page = threads[:size]
         more = len(threads) > size
@@ -263,6 +290,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         self, request: pb.DeleteThreadRequest, context: Context
     ) -> pb.DeleteThreadResponse:
         operation, thread_id = self._requests.delete_thread(request)
+        rules().check_thread(thread_id, write=True, field="thread_id")
         remaining([operation])
         await self._store.delete_thread(principal.get().tenant, operation, thread_id)
         return pb.DeleteThreadResponse()
@@ -271,6 +299,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         self, request: pb.DeleteForRunsRequest, context: Context
     ) -> pb.DeleteForRunsResponse:
         operation, run_ids = self._requests.delete_for_runs(request)
+        rules().check_every_thread(write=True, field="run_ids")
         remaining([operation])
         if run_ids:
             await self._store.delete_for_runs(principal.get().tenant, operation, run_ids)
@@ -278,6 +307,8 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
 
     async def CopyThread(self, request: pb.CopyThreadRequest, context: Context) -> pb.CopyThreadResponse:
         operation, source, target = self._requests.copy_thread(request)
+        rules().check_thread(source, write=False, field="source_thread_id")
+        rules().check_thread(target, write=True, field="target_thread_id")
         remaining([operation])
         await self._store.copy_thread(principal.get().tenant, operation, source, target)
         return pb.CopyThreadResponse()
@@ -286,6 +317,8 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         self, request: pb.PruneThreadsRequest, context: Context
     ) -> pb.PruneThreadsResponse:
         operation, thread_ids, strategy = self._requests.prune(request)
+        for thread_id in thread_ids:
+            rules().check_thread(thread_id, write=True, field="thread_ids")
         remaining([operation])
         if thread_ids:
             await self._store.prune_threads(principal.get().tenant, operation, thread_ids, strategy)
@@ -297,7 +330,9 @@ def _result(outcome: errors.TenureError | None) -> pb.MutationResult:
 
 
 def _answering(
-    parts: Parts, accepted: Mapping[int, Mutation], refused: Mapping[int, errors.TenureError | None]
+    parts: Parts[pb.MutationResult],
+    accepted: Mapping[int, Mutation],
+    refused: Mapping[int, errors.TenureError | None],
 ) -> Answered | None:
     """Return what takes the outcomes of the accepted mutations; those of one thread come together anyway."""
     if len({mutation.ref.thread_id for mutation in accepted.values()}) + len(refused) < 2:

@@ -1,15 +1,16 @@
-"""Answers in parts: a write whose threads are not all free is acknowledged as far as it is done.
+"""Answers in parts: a batch some of whose operations take longer is answered as far as it is done.
 
-A thread that somebody else holds for seconds must not delay the acknowledgement of its neighbours in the
-batch, nor keep the client from sending what comes next.
+A thread that somebody else holds for seconds, or a search through much, must not delay the answers to its
+neighbours in the batch, nor keep the client from sending what comes next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
+from google.protobuf.message import Message
 from tenure.v1 import checkpoints_pb2 as pb
 
 _GATHER = 0.01
@@ -17,44 +18,49 @@ _GATHER = 0.01
 _PATIENCE = 0.1
 """Seconds after which a batch without any result is said to take longer. A server that is slow as a whole is
 not helped by more batches, so it is longer than a commit takes."""
+_OVERHEAD = 16
+"""Bytes that a result takes in its part beside its own, at most."""
 
 Send = Callable[[pb.SessionResponse], Coroutine[Any, Any, None]]
+Result = TypeVar("Result", bound=Message)
 
 
-class Parts:
-    """The answer to one write of a session.
+class Parts(Generic[Result]):
+    """The answer to one batch of a session.
 
     Nothing is sent and no task is started for a batch that is complete in time.
+
+    Args:
+        send: Sends one part.
+        kind: Of the batch: the member of SessionResponse that has its results.
+        budget: Bytes of results in one part, unless one result alone is larger.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, kind: Literal["write", "store"], budget: int) -> None:
         self._send = send
-        self._results: dict[int, pb.MutationResult] = {}
+        self._kind = kind
+        self._budget = budget
+        self._results: dict[int, Result] = {}
         """Known, and not sent yet, by position."""
         self._sent: set[int] = set()
         self._sending: set[asyncio.Task[None]] = set()
         self._gathering = False
         self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._flush)
 
-    def add(self, position: int, result: pb.MutationResult) -> None:
-        """Take the result of the mutation at this position of the batch; it is sent soon."""
+    def add(self, position: int, result: Result) -> None:
+        """Take the result of the operation at this position of the batch; it is sent soon."""
         self._results[position] = result
         if not self._gathering:
             self._gathering = True
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(_GATHER, self._flush)
 
-    async def finish(self, results: Sequence[pb.MutationResult]) -> None:
+    async def finish(self, results: Sequence[Result]) -> None:
         """Send what was not sent, given the results of the whole batch."""
         await self.close()
-        last = pb.SessionResponse()
-        if self._sent:
-            last.positions.extend(at for at in range(len(results)) if at not in self._sent)
-            last.write.results.extend(results[at] for at in last.positions)
-            last.write.SetInParent()
-        else:
-            last.write.results.extend(results)
-        await self._send(last)
+        left = {at: result for at, result in enumerate(results) if at not in self._sent}
+        for part in self._parts(left, in_order=not self._sent, last=True):
+            await self._send(part)
 
     async def close(self) -> None:
         """Send nothing more of its own accord; what is being sent is finished first."""
@@ -64,14 +70,39 @@ class Parts:
 
     def _flush(self) -> None:
         self._gathering = False
-        part = pb.SessionResponse(more=True, positions=self._results)
-        part.write.results.extend(self._results.values())
-        part.write.SetInParent()
+        parts = list(self._parts(self._results))
         self._sent.update(self._results)
         self._results.clear()
-        sending = asyncio.create_task(self._send(part))
+        sending = asyncio.create_task(self._send_all(parts))
         self._sending.add(sending)
         sending.add_done_callback(self._was_sent)
+
+    async def _send_all(self, parts: Sequence[pb.SessionResponse]) -> None:
+        for part in parts:
+            await self._send(part)
+
+    def _parts(
+        self, results: dict[int, Result], *, in_order: bool = False, last: bool = False
+    ) -> Iterator[pb.SessionResponse]:
+        """Yield results in parts, at least one; each names the positions unless all come in order."""
+        part, room = self._new_part(), self._budget
+        for position, result in results.items():
+            size = result.ByteSize() + _OVERHEAD
+            if size > room and room < self._budget:
+                part.more = True
+                yield part
+                part, room = self._new_part(), self._budget
+            if not in_order:
+                part.positions.append(position)
+            getattr(part, self._kind).results.append(result)
+            room -= size
+        part.more = not last
+        yield part
+
+    def _new_part(self) -> pb.SessionResponse:
+        part = pb.SessionResponse()
+        getattr(part, self._kind).SetInParent()
+        return part
 
     def _was_sent(self, sending: asyncio.Task[None]) -> None:
         self._sending.discard(sending)

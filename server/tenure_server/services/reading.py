@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from tenure_server import errors
-from tenure_server.domain import Blob, Checkpoint, CheckpointRef, Head, Operation, TenantId, ValueEdit
+from tenure_server.domain import Blob, Checkpoint, CheckpointRef, Head, Operation, TenantId, Thread, ValueEdit
 from tenure_server.limits import MIB
 from tenure_server.storage.ports import CheckpointStore
 from tenure_server.wire.telling import Reader, Telling
@@ -153,3 +153,20 @@ async def _chunks(
         return {}
     found = await store.chunks(tenant, [(tellings[index].head, ids) for index, ids in wanted.items()])
     return {index: packed for index, packed in zip(wanted, found, strict=True) if packed is not None}
+
+
+async def threads_below(
+    store: CheckpointStore, tenant: TenantId, prefixes: Sequence[str], after: str | None, limit: int
+) -> list[Thread]:
+    """Return up to `limit` threads that start with one of the prefixes and sort after `after`, in order.
+
+    The prefixes are sorted, and none starts with another.
+    """
+    threads: list[Thread] = []
+    for prefix in prefixes:
+        if after is not None and prefix < after and not after.startswith(prefix):
+            continue
+        if len(threads) == limit:
+            break
+        threads += await store.list_threads(tenant, prefix, after, limit - len(threads))
+    return threads

@@ -1,4 +1,4 @@
-"""Sessions: many Write and Read batches over one long-lived stream.
+"""Sessions: many batches of Write, Read and the store's Batch over one long-lived stream.
 
 A session is a transport: each batch passes the gate as a call of its own does, and is served by the same
 code. At most a few batches of a session run at once; beyond that its stream is not read, so that HTTP/2
@@ -28,8 +28,14 @@ Serve = Callable[[pb.SessionRequest, Send], Awaitable[None]]
 """Serves one batch; sends the parts of its answer without call ids."""
 
 _MAX_BATCHES = 8
-"""Batches of one session at a time; two lanes of a client have four. A write that was answered in part, and
-waits for a busy thread, does not count: others would wait with it. The gate bounds those."""
+"""Batches of one session at a time; four lanes of a client have eight. One that was answered in part, and
+waits for a busy thread or a long search, does not count: others would wait with it. The gate bounds those."""
+_METHODS = {
+    "write": "CheckpointService/Write",
+    "read": "CheckpointService/Read",
+    "store": "StoreService/Batch",
+}
+"""The RPC as which each kind of batch passes the gate."""
 _MAX_AGE = 300.0
 """Seconds after which a session ends at the next chance, so that clients spread over replicas anew."""
 
@@ -129,7 +135,7 @@ class _Session:
 
         async def send(part: pb.SessionResponse) -> None:
             await self._send(part, request)
-            if part.more and part.HasField("write"):
+            if _takes_longer(part):
                 leave()
 
         try:
@@ -141,11 +147,11 @@ class _Session:
         kind = request.WhichOneof("batch")
         if kind is None:
             refusal: status_pb2.Status | None = status.of(
-                errors.InvalidField("batch", "must be write or read")
+                errors.InvalidField("batch", "must be write, read or store")
             )
         else:
-            message = request.write if kind == "write" else request.read
-            refusal = await self._guard(kind.capitalize(), message, lambda: self._serve(request, send))
+            batch = getattr(request, kind)
+            refusal = await self._guard(_METHODS[kind], batch, lambda: self._serve(request, send))
         if refusal is not None:
             await self._send(pb.SessionResponse(status=refusal), request)
 
@@ -159,3 +165,10 @@ class _Session:
         if not batch.cancelled():
             # It can only be that the stream is gone, which the reader learns, too.
             batch.exception()
+
+
+def _takes_longer(part: pb.SessionResponse) -> bool:
+    """Tell whether operations of the batch are still under way, rather than results on their way."""
+    if not part.more or part.HasField("read"):
+        return False
+    return bool(part.positions) or not (part.write.results or part.store.results)

@@ -31,6 +31,7 @@ from tenure_server.domain import (
     Thread,
 )
 from tenure_server.keys import ApiKey
+from tenure_server.rules import Rules
 from tenure_server.storage.memory_rows import Thread as ThreadRows
 from tenure_server.storage.memory_rows import keep_latest, metadata
 from tenure_server.storage.ports import Answered
@@ -264,13 +265,20 @@ class MemoryTenants:
         return tenant
 
     async def create_key(
-        self, tenant: TenantId, scopes: frozenset[Scope], expires_in: float | None = None
+        self,
+        tenant: TenantId,
+        scopes: frozenset[Scope],
+        expires_in: float | None = None,
+        *,
+        rules: Rules | None = None,
     ) -> str:
         if tenant not in self._tenants:
             raise errors.InvalidField("tenant", "there is no such tenant")
         key = ApiKey.generate(tenant)
         expires_at = None if expires_in is None else datetime.now(UTC) + timedelta(seconds=expires_in)
-        self._keys[tenant, key.key_id] = StoredKey(tenant, key.key_id, key.digest(), scopes, expires_at)
+        self._keys[tenant, key.key_id] = StoredKey(
+            tenant, key.key_id, key.digest(), scopes, expires_at, rules=rules
+        )
         return key.text()
 
     async def revoke_key(self, tenant: TenantId, key_id: str) -> bool:

@@ -27,6 +27,17 @@ from tenure_server.domain import (
     Thread,
 )
 from tenure_server.errors import TenureError
+from tenure_server.items import (
+    Index,
+    ItemAnswer,
+    ItemVectors,
+    Namespace,
+    ReadGroup,
+    Unembedded,
+    WriteGroup,
+)
+from tenure_server.node_results import CacheShare, FoundResults, NodeKey, NodeResult
+from tenure_server.rules import Rules
 
 Answered = Callable[[int, TenureError | None], None]
 """Is told the index of a mutation in its batch and what became of it, once for each at most."""
@@ -189,11 +200,99 @@ class CheckpointStore(Protocol):
         ...
 
 
+class ItemStore(Protocol):
+    """Items of namespaces, see store.proto and docs/semantics.md."""
+
+    async def read(
+        self, tenant: TenantId, groups: Sequence[ReadGroup]
+    ) -> Sequence[Sequence[ItemAnswer] | TenureError]:
+        """Answer groups of reads, each group from one snapshot and alone.
+
+        An item whose time has run out by the database's clock is not there, whether or not it has been
+        removed. `refresh_ttl` renews the time of what is returned, soon after the answer: whoever holds an
+        item at that moment renews it by a put anyway, so a busy one is skipped.
+
+        Errors of a group: `IndexMismatch` if its query vectors were made with another index, `LimitExceeded`
+        if what its searches find is larger than an answer may be.
+        """
+        ...
+
+    async def write(self, tenant: TenantId, groups: Sequence[WriteGroup]) -> Sequence[TenureError | None]:
+        """Apply groups of writes in their order, each atomic and alone; None = committed.
+
+        A put keeps `created_at` and the place in the order of an item that is there (and has not expired).
+        A group has one effect however often its operation id comes, for at least 24 hours.
+
+        Errors of a group: `OperationMismatch`, `IndexMismatch`.
+        """
+        ...
+
+    async def index(self, tenant: TenantId) -> tuple[Index | None, int]:
+        """Return the tenant's index, and how many items wait to be embedded."""
+        ...
+
+    async def set_index(self, tenant: TenantId, operation: Operation, index: Index) -> int:
+        """Change the tenant's index, forget vectors made with another one, return how many items wait.
+
+        Raises:
+            OperationMismatch: The operation id came before with another digest.
+        """
+        ...
+
+    async def unembedded(
+        self, tenant: TenantId, after: tuple[Namespace, str] | None, limit: int
+    ) -> Sequence[Unembedded]:
+        """Return items that have no vectors and may be embedded, in the order (namespace, key)."""
+        ...
+
+    async def put_vectors(
+        self, tenant: TenantId, operation: Operation, index: Index, items: Sequence[ItemVectors]
+    ) -> None:
+        """Store vectors of items that have not been put since; one without vectors waits no longer.
+
+        Raises:
+            IndexMismatch: The tenant's index is another one.
+        """
+        ...
+
+
+class NodeCache(Protocol):
+    """Results of graph nodes, see cache.proto. A cache by contract: any result may be gone at any time."""
+
+    async def get(self, share: CacheShare, keys: Sequence[NodeKey], room: int) -> FoundResults:
+        """Return the results that are there, those of the first keys up to `room` bytes together.
+
+        Never raises because the cache is away: nothing is found then.
+        """
+        ...
+
+    async def set(self, share: CacheShare, results: Sequence[NodeResult]) -> None:
+        """Keep results, or drop them; of several with one key the last counts.
+
+        Never raises because the cache is away: all are dropped then.
+        """
+        ...
+
+    async def clear(self, share: CacheShare, namespaces: Sequence[tuple[str, ...]] | None) -> None:
+        """Remove all results of exactly these namespaces, None = of all; none of them ever comes back.
+
+        A `set` that runs at the same time is dropped or counts as a later one.
+
+        Raises:
+            Unavailable: The cache is away. Unlike a lost `set` that is told: results that should be gone
+                would be served when it is back.
+        """
+        ...
+
+
 class KeyStore(Protocol):
     """API keys and tenants."""
 
     async def find_key(self, tenant: TenantId, key_id: str) -> StoredKey | None:
-        """Return the key if it exists and its tenant is not suspended, expired and revoked ones too."""
+        """Return the key if it exists and its tenant is not suspended, expired and revoked ones too.
+
+        A key with a rule that cannot be understood is not returned: it would be less limited than was meant.
+        """
         ...
 
 
@@ -205,9 +304,20 @@ class TenantAdmin(Protocol):
         ...
 
     async def create_key(
-        self, tenant: TenantId, scopes: frozenset[Scope], expires_in: float | None = None
+        self,
+        tenant: TenantId,
+        scopes: frozenset[Scope],
+        expires_in: float | None = None,
+        *,
+        rules: Rules | None = None,
     ) -> str:
-        """Make a key that lives `expires_in` seconds (None = for ever); the only time its text is shown.
+        """Make a key; the only time its text is shown.
+
+        Args:
+            tenant: Whose key it is.
+            scopes: What it may do.
+            expires_in: Seconds that it lives, None = for ever.
+            rules: To what it is limited, None = it is not.
 
         Raises:
             InvalidField: There is no such tenant.

@@ -1,7 +1,8 @@
 """A queue in front of a store: what is asked while calls are under way goes into the next call together.
 
-At most two calls are under way at a time. There is no timer: a lone operation goes at once, a crowd shares
-the price of a transaction.
+At most two calls are under way at a time. A lone operation goes at once, a crowd shares the price of a
+transaction. A queue with patience does not split a crowd in two: the second call begins once as many
+operations wait as are under way, or have waited too long.
 
 Mutations of a thread are applied in the order of their arrival, and a thread is in one call at a time: a
 second one would only wait for the first one's lock. A thread that somebody else holds, another replica or
@@ -33,6 +34,8 @@ MAX_WAITING = 4096
 """Operations that may wait in one queue; with more, refusing is better than a queue nobody outlives."""
 _MAX_LONE_WAITS = 4
 """Busy threads of a tenant that are waited for at a time, each with a connection."""
+_EXPIRY_STEP = 0.002
+"""Seconds between two looks for operations whose time has passed, at least."""
 
 
 Call = Callable[[Sequence[T], bool], Coroutine[Any, Any, Sequence[A]]]
@@ -47,7 +50,6 @@ class Waiting(Generic[T, A]):
         size: Bytes of it, about.
         thread_id: The thread that it changes, None if it changes nothing.
         deadline: `time.monotonic()` after which it must not begin, None if somebody else sees to that.
-        under_way: Whether the store has it.
         answer: What the store says.
         context: Of the caller.
     """
@@ -56,7 +58,6 @@ class Waiting(Generic[T, A]):
     size: int
     thread_id: str | None
     deadline: float | None = None
-    under_way: bool = False
     answer: asyncio.Future[A] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     context: Context = field(default_factory=copy_context)
 
@@ -64,12 +65,13 @@ class Waiting(Generic[T, A]):
 class Queue(Generic[T, A]):
     """The operations of one tenant of one kind."""
 
-    def __init__(self, call: Call[T, A], emptied: Callable[[], None]) -> None:
+    def __init__(self, call: Call[T, A], emptied: Callable[[], None], *, patience: float = 0.0) -> None:
         """Make an empty queue.
 
         Args:
             call: Answers a batch, in its order; whether it may wait for busy threads is its last argument.
             emptied: Called when nothing waits and nothing is under way.
+            patience: Seconds that few operations wait at most beside a larger call.
         """
         self._call = call
         self._emptied = emptied
@@ -79,6 +81,13 @@ class Queue(Generic[T, A]):
         self._lone_room = asyncio.Semaphore(_MAX_LONE_WAITS)
         self._threads: set[str] = set()
         """Threads in a call; what else comes for them stays in the queue."""
+        self._patience = patience
+        self._impatient: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        self._alone: set[Waiting[T, A]] = set()
+        """Operations that wait for a busy thread and have not begun again."""
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expires_at = 0.0
 
     async def ask(
         self, operations: Sequence[Waiting[T, A]], answered: Callable[[int, A], None] | None = None
@@ -99,17 +108,11 @@ class Queue(Generic[T, A]):
                 operation.answer.add_done_callback(partial(_tell, answered, index))
         self._waiting.extend(operations)
         self._start()
-        now, loop = time.monotonic(), asyncio.get_running_loop()
-        timers = [
-            loop.call_later(operation.deadline - now, _expire, operation)
-            for operation in operations
-            if operation.deadline is not None
-        ]
+        if self._waiting:
+            self._watch(operations)
         try:
             return [await operation.answer for operation in operations]
         finally:
-            for timer in timers:
-                timer.cancel()
             for operation in operations:
                 # Matters only if the caller gave up: what still waits is left out, what is under way goes on.
                 operation.answer.cancel()
@@ -119,31 +122,84 @@ class Queue(Generic[T, A]):
         waiting = list(self._waiting)
         self._waiting.clear()
         _fail(waiting, _stopping())
+        self._stop_timers()
         tasks = self._calls | self._lone
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self) -> None:
-        while len(self._calls) < MAX_CALLS:
+    def _start(self, *, at_once: bool = False) -> None:
+        while self._waiting and len(self._calls) < MAX_CALLS:
+            if self._patience and self._calls and not at_once and len(self._waiting) < self._under_way:
+                if self._impatient is None:
+                    self._impatient = asyncio.get_running_loop().call_later(self._patience, self._hurry)
+                return
             batch = self._take()
             if not batch:
                 return
-            self._launch(self._calls, self._run(batch), batch[0].context)
+            self._under_way += len(batch)
+            self._launch(self._calls, self._run(batch), batch[0].context, len(batch))
+
+    def _hurry(self) -> None:
+        self._impatient = None
+        self._start(at_once=True)
 
     def _launch(
-        self, among: set[asyncio.Task[None]], work: Coroutine[Any, Any, None], context: Context
+        self,
+        among: set[asyncio.Task[None]],
+        work: Coroutine[Any, Any, None],
+        context: Context,
+        operations: int = 0,
     ) -> None:
         # In the context of the first operation, so that its trace shows the call.
         task = asyncio.create_task(work, context=context)
         among.add(task)
-        task.add_done_callback(partial(self._done, among))
+        task.add_done_callback(partial(self._done, among, operations))
 
-    def _done(self, among: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    def _done(self, among: set[asyncio.Task[None]], operations: int, task: asyncio.Task[None]) -> None:
         among.discard(task)
+        self._under_way -= operations
+        if self._impatient is not None:
+            self._impatient.cancel()
+            self._impatient = None
         self._start()
         if not self._calls and not self._lone and not self._waiting:
+            self._stop_timers()
             self._emptied()
+
+    def _watch(self, operations: Iterable[Waiting[T, A]]) -> None:
+        """See to it that operations are answered whose time passes before they begin.
+
+        There is one timer for all of them: most begin long before.
+        """
+        earliest = min((one.deadline for one in operations if one.deadline is not None), default=None)
+        if earliest is None or (self._expiry is not None and self._expires_at <= earliest):
+            return
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expires_at = earliest
+        delay = max(earliest - time.monotonic(), _EXPIRY_STEP)
+        self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        """Answer operations whose time has passed before they began; what has begun is the store's."""
+        self._expiry = None
+        now = time.monotonic()
+        early = []
+        waiting: list[Waiting[T, Any]] = [*self._waiting, *self._alone]
+        for one in waiting:
+            if one.deadline is not None and not one.answer.done():
+                if one.deadline <= now:
+                    one.answer.set_result(errors.DeadlineExceeded())
+                else:
+                    early.append(one)
+        self._watch(early)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._impatient, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self._impatient = self._expiry = None
 
     def _take(self) -> list[Waiting[T, A]]:
         batch: list[Waiting[T, A]] = []
@@ -174,11 +230,14 @@ class Queue(Generic[T, A]):
         finally:
             self._reopen(one for one in batch if one.thread_id not in alone)
         for operations in alone.values():
+            self._alone.update(operations)
+            self._watch(operations)
             self._launch(self._lone, self._run_alone(operations), operations[0].context)
 
     async def _run_alone(self, operations: Sequence[Waiting[T, A]]) -> None:
         try:
             async with self._lone_room:
+                self._alone.difference_update(operations)
                 wanted = [one for one in operations if not one.answer.done()]
                 if wanted:
                     await self._answer(wanted, wait=True)
@@ -186,6 +245,7 @@ class Queue(Generic[T, A]):
             _fail(operations, _stopping())
             raise
         finally:
+            self._alone.difference_update(operations)
             self._reopen(operations)
 
     def _reopen(self, operations: Iterable[Waiting[T, A]]) -> None:
@@ -194,8 +254,6 @@ class Queue(Generic[T, A]):
     async def _answer(self, batch: Sequence[Waiting[T, A]], *, wait: bool) -> list[Waiting[T, A]]:
         """Ask the store and tell the answers; return what was busy."""
         busy: list[Waiting[T, A]] = []
-        for one in batch:
-            one.under_way = True
         try:
             answers = await self._call([one.what for one in batch], wait)
         except Exception as error:
@@ -206,17 +264,10 @@ class Queue(Generic[T, A]):
             raise
         for one, answer in zip(batch, answers, strict=True):
             if isinstance(answer, errors.ThreadBusy) and not wait:
-                one.under_way = False
                 busy.append(one)
             elif not one.answer.done():
                 one.answer.set_result(answer)
         return busy
-
-
-def _expire(operation: Waiting[Any, Any]) -> None:
-    """Answer an operation whose time has passed before it began; one that has begun is the store's."""
-    if not operation.under_way and not operation.answer.done():
-        operation.answer.set_result(errors.DeadlineExceeded())
 
 
 def _tell(answered: Callable[[int, A], None], index: int, answer: asyncio.Future[A]) -> None:

@@ -1,6 +1,6 @@
 """Redis or Valkey as a place for values and chunks: commands, keys, time-outs, breaker. Plain strings only.
 
-Whatever Redis answers is untrusted: an entry is used only if its bytes hash to the digest that Postgres
+Whatever Redis answers is untrusted: a value is used only if its bytes hash to the digest that Postgres
 named in the same read. So a flush, an eviction, a stale failover, a split brain, a crossed connection or a
 forged entry can cost time, never an answer.
 """
@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -23,11 +23,11 @@ from tenure_server.storage.cache_keys import Key
 
 T = TypeVar("T")
 V = TypeVar("V")
+Command = tuple[str | bytes | int, ...]
 
 _log = logging.getLogger("tenure")
 
 _CONNECT_TIMEOUT = 0.1
-_COMMAND_TIMEOUT = 0.05
 _FAILURES_TO_OPEN = 5
 _OPEN_FOR = 1.0
 _PORTION_KEYS = 128
@@ -68,19 +68,20 @@ class Breaker:
 class RedisCache:
     """Values and chunks in Redis. No method ever raises for Redis' sake."""
 
-    def __init__(self, url: str, *, ttl: float) -> None:
+    def __init__(self, url: str, *, ttl: float, timeout: float = 0.05) -> None:
         """Prepare a client; nothing is sent yet.
 
         Args:
             url: redis://, rediss:// or unix:// URL.
             ttl: Lifetime of an entry in seconds, +-10 % so that entries do not expire together.
+            timeout: Seconds for one command.
         """
         self._ttl = ttl
         self._breaker = Breaker()
         self._client = redis.Redis.from_url(
             url,
-            socket_timeout=_COMMAND_TIMEOUT,
-            socket_connect_timeout=_CONNECT_TIMEOUT,
+            socket_timeout=timeout,
+            socket_connect_timeout=max(timeout, _CONNECT_TIMEOUT),
             # The breaker decides; a library's own retries would multiply the time-out.
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
@@ -94,7 +95,7 @@ class RedisCache:
         """
         found: dict[Key[V], V] = {}
         asked = 0
-        for portion in _portions(keys.items()):
+        for portion in portions(keys.items()):
             if not self._breaker.allows() or not await self._get(portion, found):
                 break
             asked += len(portion)
@@ -134,17 +135,25 @@ class RedisCache:
             for key, value in entries.items()
             for entry in (key.pack(value),)
         )
-        for portion in _portions(commands):
-            if not self._breaker.allows():
+        for portion in portions(commands):
+            if await self.ask(portion) is None:
                 return
-            with telemetry.span(
-                telemetry.REDIS, attributes={telemetry.REDIS_COMMAND: "SET", telemetry.KEYS: len(portion)}
-            ):
-                pipeline = self._client.pipeline(transaction=False)
-                for command in portion:
-                    pipeline.execute_command(*command)
-                if await self._ask(pipeline.execute()) is None:
-                    return
+
+    async def ask(self, commands: Sequence[Command]) -> Sequence[Any] | None:
+        """Send commands in one pipeline and return their replies, None if Redis is away or refuses one.
+
+        Any of them may have been executed all the same.
+        """
+        if not self._breaker.allows():
+            return None
+        with telemetry.span(
+            telemetry.REDIS,
+            attributes={telemetry.REDIS_COMMAND: str(commands[0][0]), telemetry.KEYS: len(commands)},
+        ):
+            pipeline = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await self._ask(pipeline.execute())
 
     def _lifetime(self) -> int:
         """Return the milliseconds that an entry lives."""
@@ -165,7 +174,7 @@ class RedisCache:
         return answer
 
 
-def _portions(sized: Iterable[tuple[T, int]]) -> Iterator[Sequence[T]]:
+def portions(sized: Iterable[tuple[T, int]]) -> Iterator[Sequence[T]]:
     """Yield items, which come with their sizes, in runs for one command or pipeline each."""
     portion: list[T] = []
     room = _PORTION_BYTES

@@ -69,7 +69,7 @@ def json_object(field: str, value: str, limits: Limits) -> dict[str, Any]:
         raise errors.InvalidField(field, "must be a JSON object")
     # Only an escape can bring NUL or a lone surrogate past protobuf's own UTF-8 check.
     if "\\u" in value:
-        _storable(field, parsed)
+        storable(field, parsed)
     return parsed
 
 
@@ -119,7 +119,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _parse_json = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique).decode
 
 
-def _storable(field: str, value: object) -> None:
+def storable(field: str, value: object) -> None:
+    """Refuse texts, anywhere in parsed JSON, that Postgres does not store."""
     if isinstance(value, str):
         if "\0" in value:
             raise errors.InvalidField(field, "must not contain NUL")
@@ -127,8 +128,8 @@ def _storable(field: str, value: object) -> None:
             raise errors.InvalidField(field, "must not contain lone surrogates")
     elif isinstance(value, dict):
         for key, member in value.items():
-            _storable(field, key)
-            _storable(field, member)
+            storable(field, key)
+            storable(field, member)
     elif isinstance(value, list):
         for member in value:
-            _storable(field, member)
+            storable(field, member)

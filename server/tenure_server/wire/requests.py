@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from google.protobuf.message import Message
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1.common_pb2 import Operation as OperationMessage
+from tenure.v1.store_pb2 import BatchRequest
 
 from tenure_server import errors
 from tenure_server.domain import (
@@ -287,6 +288,8 @@ def traceparents(message: Message) -> list[str]:
         operations = [mutation.operation for mutation in message.mutations]
     elif isinstance(message, pb.ReadRequest):
         operations = [read.operation for read in message.reads]
+    elif isinstance(message, BatchRequest):
+        operations = [group.operation for group in message.groups]
     elif isinstance(message, pb.ReadSlicedRequest):
         operations = [message.read.operation]
     else:

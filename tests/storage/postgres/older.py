@@ -39,6 +39,7 @@ SELECT channel, data FROM tenure.channel_history_1(
     %(tenant)s, %(thread)s, '', tenure.ns_hash_1(''), NULL, '{a}'
 )
 """
+FIND_KEY = "SELECT digest FROM tenure.find_key_1(%(tenant)s, %(key_id)s)"
 READS = {"heads": READ_HEADS, "listing": LIST_HEADS, "channel history": HISTORY}
 
 

@@ -137,11 +137,14 @@ def test_reads_are_stable_and_writes_volatile(catalogue: psycopg.Connection[Tupl
     )
     reads = {
         *("read_heads_1", "bodies_1", "list_heads_1", "channel_history_1", "list_threads_1", "find_key_1"),
+        "find_key_2",
         *("read_heads_2", "chunks_1", "list_heads_2", "channel_history_2"),
+        *("read_items_1", "search_items_1", "nearest_items_1", "items_with_words_1", "list_namespaces_1"),
+        *("item_index_1", "unembedded_items_1"),
     }
     writes = {
         *("write_batch_1", "delete_thread_1", "delete_runs_1", "copy_thread_1", "prune_thread_1"),
-        "write_batch_2",
+        *("write_batch_2", "write_items_1", "touch_items_1", "set_item_index_1", "put_vectors_1"),
     }
     assert {name: rows[name] for name in reads} == dict.fromkeys(reads, "s")
     assert {name: rows[name] for name in writes} == dict.fromkeys(writes, "v")

@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
-from tenure_server.domain import PutCheckpoint
+from tenure_server.domain import PutCheckpoint, Scope
 from tenure_server.errors import Unavailable
+from tenure_server.keys import ApiKey
+from tenure_server.rules import parse
 from tenure_server.storage.postgres import faults, pool, sweeper
 from tenure_server.storage.postgres.checkpoints import PostgresCheckpoints
 from tenure_server.storage.postgres.sweeper import Sweeper, Swept
+from tenure_server.storage.postgres.tenants import PostgresKeys
 
 from tests.harness.databases import Database
 from tests.storage.chunked import cut, put_edits, read
@@ -79,6 +82,31 @@ async def test_what_an_older_sweeper_leaves_of_a_thread_a_newer_one_frees(
 
     assert await Sweeper(database.ops_url).run_once() == Swept(garbage=3)
     assert _counts(database) == {"chunk": 0, "garbage": 0}
+
+
+async def test_an_older_server_does_not_find_a_key_whose_rules_it_does_not_know(
+    tenant: Tenant, database: Database
+) -> None:
+    for rules, found in ((None, 1), (parse(["threads:a-:r"]), 0)):
+        key = ApiKey.parse(await database.tenants().create_key(tenant.id, frozenset(Scope), rules=rules))
+        assert key is not None
+        params = {"tenant": tenant.id, "key_id": key.key_id}
+        assert len(older.call(database, older.FIND_KEY, params)) == found
+
+
+@pytest.mark.parametrize("texts", ["{runs:a:r}", "{threads:*:rw,threads:a}", "{threads:a:rwx}"])
+async def test_a_key_with_a_rule_of_a_later_version_is_not_found(
+    tenant: Tenant, database: Database, texts: str
+) -> None:
+    key = ApiKey.parse(await database.tenants().create_key(tenant.id, frozenset(Scope)))
+    assert key is not None
+    opened = await pool.Database.open(database.app_url, max_size=1)
+    keys = PostgresKeys(opened)
+    assert await keys.find_key(tenant.id, key.key_id) is not None
+    with psycopg.connect(database.admin_url) as admin:
+        admin.execute("UPDATE tenure.api_key SET rules = %s WHERE key_id = %s", [texts, key.key_id])
+    assert await keys.find_key(tenant.id, key.key_id) is None
+    await opened.close()
 
 
 def _counts(database: Database) -> dict[str, int]:

@@ -11,16 +11,20 @@ from typing import Any
 
 import grpc
 from tenure.v1 import checkpoints_pb2 as pb
-from tenure.v1 import checkpoints_pb2_grpc, common_pb2
+from tenure.v1 import checkpoints_pb2_grpc, common_pb2, store_pb2, store_pb2_grpc
 from tenure_server import errors
 from tenure_server.admission import Admission
 from tenure_server.auth import Authenticator
 from tenure_server.domain import CheckpointRef, Head, HeldValue, ListQuery, Mutation, Scope, TenantId
 from tenure_server.gate import Gate
+from tenure_server.items import ItemAnswer, ReadGroup, SearchItems, WriteGroup
 from tenure_server.limits import Limits
 from tenure_server.services.checkpoints import CheckpointService
 from tenure_server.services.sessions import Sessions
+from tenure_server.services.store import StoreService
+from tenure_server.services.store_batches import StoreBatches
 from tenure_server.storage.memory import MemoryCheckpoints, MemoryTenants
+from tenure_server.storage.memory_items import MemoryItems
 from tenure_server.storage.ports import Answered
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -104,9 +108,53 @@ class Store(MemoryCheckpoints):
         return await super().list_heads(tenant, query, limit)
 
 
+class Items(MemoryItems):
+    """In-memory items that can be made to fail, and to wait.
+
+    Attributes:
+        failure: What every call fails with.
+        searches: Searches wait until it is set.
+        writes: Writes wait until it is set.
+        running: Searches under way.
+        stored: How many groups of writes have been handed in.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure: BaseException | None = None
+        self.searches = asyncio.Event()
+        self.searches.set()
+        self.writes = asyncio.Event()
+        self.writes.set()
+        self.running = 0
+        self.stored = 0
+
+    async def read(
+        self, tenant: TenantId, groups: Sequence[ReadGroup]
+    ) -> Sequence[Sequence[ItemAnswer] | errors.TenureError]:
+        if self.failure is not None:
+            raise self.failure
+        if any(isinstance(read, SearchItems) for group in groups for read in group.reads):
+            self.running += 1
+            try:
+                await self.searches.wait()
+            finally:
+                self.running -= 1
+        return await super().read(tenant, groups)
+
+    async def write(
+        self, tenant: TenantId, groups: Sequence[WriteGroup]
+    ) -> Sequence[errors.TenureError | None]:
+        self.stored += len(groups)
+        if self.failure is not None:
+            raise self.failure
+        await self.writes.wait()
+        return await super().write(tenant, groups)
+
+
 @dataclass
 class Served:
-    """A server, a client's stub, and ways to fail."""
+    """A server, a client's stubs, and ways to fail."""
 
     store: Store
     channel: grpc.aio.Channel
@@ -116,6 +164,8 @@ class Served:
     tenants: MemoryTenants = field(repr=False)
     sessions: Sessions = field(repr=False)
     admission: Admission = field(repr=False)
+    items: Items = field(repr=False)
+    items_stub: Any = field(repr=False)
 
     async def key(self, *scopes: Scope, tenant: TenantId | None = None) -> list[tuple[str, str]]:
         """Make a key and return the metadata with it."""
@@ -136,10 +186,14 @@ class Served:
 async def serving(limits: Limits | None = None, trust: float = 4.0) -> AsyncIterator[Served]:
     """Serve from a store of its own."""
     tenants, store, sessions, admission = MemoryTenants(), Store(), Sessions(), Admission()
+    items = Items()
     server = grpc.aio.server(interceptors=[Gate(Authenticator(tenants, trust), admission)])
+    limits = limits or Limits()
+    batches = StoreBatches(items, limits)
     checkpoints_pb2_grpc.add_CheckpointServiceServicer_to_server(
-        CheckpointService(store, limits or Limits(), sessions), server
+        CheckpointService(store, batches, limits, sessions), server
     )
+    store_pb2_grpc.add_StoreServiceServicer_to_server(StoreService(items, batches, limits), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     tenant = await tenants.create_tenant("acme")
@@ -147,7 +201,8 @@ async def serving(limits: Limits | None = None, trust: float = 4.0) -> AsyncIter
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = checkpoints_pb2_grpc.CheckpointServiceStub(channel)
         given = [("authorization", f"Bearer {key}")]
-        yield Served(store, channel, stub, given, tenant, tenants, sessions, admission)
+        items_stub = store_pb2_grpc.StoreServiceStub(channel)
+        yield Served(store, channel, stub, given, tenant, tenants, sessions, admission, items, items_stub)
     await server.stop(None)
 
 
@@ -183,6 +238,9 @@ def read(*threads: str) -> pb.ReadRequest:
     )
 
 
+Batch = pb.WriteRequest | pb.ReadRequest | store_pb2.BatchRequest
+
+
 class Stream:
     """The client's end of a session."""
 
@@ -191,12 +249,14 @@ class Stream:
         self.call: Any = served.stub.Session(metadata=given)
         self._ids = 0
 
-    async def send(self, batch: pb.WriteRequest | pb.ReadRequest | None) -> int:
+    async def send(self, batch: Batch | None) -> int:
         """Send a batch and return its id."""
         self._ids += 1
         request = pb.SessionRequest(call_id=self._ids)
         if isinstance(batch, pb.WriteRequest):
             request.write.CopyFrom(batch)
+        elif isinstance(batch, store_pb2.BatchRequest):
+            request.store.CopyFrom(batch)
         elif batch is not None:
             request.read.CopyFrom(batch)
         await self.call.write(request)
@@ -207,7 +267,7 @@ class Stream:
         response: Any = await self.call.read()
         return None if response is grpc.aio.EOF else response
 
-    async def ask(self, batch: pb.WriteRequest | pb.ReadRequest | None) -> pb.SessionResponse:
+    async def ask(self, batch: Batch | None) -> pb.SessionResponse:
         """Send a batch and return its answer."""
         sent = await self.send(batch)
         response = await self.receive()

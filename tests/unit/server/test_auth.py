@@ -16,6 +16,7 @@ from tenure_server import auth, errors
 from tenure_server.auth import Authenticator
 from tenure_server.domain import Principal, Scope, StoredKey, TenantId
 from tenure_server.keys import ApiKey
+from tenure_server.rules import parse
 from tenure_server.storage.memory import MemoryTenants
 
 ALL = frozenset(Scope)
@@ -62,6 +63,17 @@ async def test_a_key_tells_who_calls() -> None:
     key = await keys.new()
     principal = await Authenticator(keys).authenticate(_bearer(key.text()))
     assert principal == Principal(key.tenant, key.key_id, ALL)
+
+
+async def test_a_limited_key_is_limited_when_it_is_looked_up_and_when_it_is_known() -> None:
+    keys = Keys()
+    limits = parse(["threads:a-:r"])
+    tenant = await keys.create_tenant("acme")
+    limited, other = [await keys.create_key(tenant, ALL, rules=rules) for rules in (limits, None)]
+    authenticator = Authenticator(keys, trust=3600)
+    for _ in range(3):
+        assert (await authenticator.authenticate(_bearer(limited))).rules == limits
+        assert (await authenticator.authenticate(_bearer(other))).rules is None
 
 
 async def test_the_scheme_may_be_written_as_one_likes() -> None:
@@ -198,16 +210,18 @@ async def test_a_database_that_is_away_is_not_a_wrong_key() -> None:
     assert not await _refused(authenticator, key.text())
 
 
+RPCS = {
+    f"/{service.full_name}/{method.name}"
+    for module in pkgutil.iter_modules(tenure.v1.__path__)
+    if module.name.endswith("_pb2")
+    for service in import_module(f"tenure.v1.{module.name}").DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+
+
 def test_every_rpc_of_the_protocol_has_a_rule() -> None:
-    rpcs = {
-        f"/{service.full_name}/{method.name}"
-        for module in pkgutil.iter_modules(tenure.v1.__path__)
-        if module.name.endswith("_pb2")
-        for service in import_module(f"tenure.v1.{module.name}").DESCRIPTOR.services_by_name.values()
-        for method in service.methods
-    }
-    assert rpcs == auth.RULES.keys()
-    assert not rpcs & auth.PUBLIC
+    assert auth.RULES.keys() == RPCS
+    assert not RPCS & auth.PUBLIC
 
 
 def test_the_rules_are_those_that_the_protocol_tells() -> None:
@@ -233,6 +247,18 @@ def test_a_key_may_call_what_its_scopes_cover(method: str) -> None:
         with pytest.raises(errors.ScopeMissing) as caught:
             auth.authorize(principal, method)
         assert caught.value.metadata == {"scope": needed.value}
+
+
+def test_an_rpc_that_does_not_say_that_it_checks_rules_refuses_limited_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = "/tenure.v1.CheckpointService/Read"
+    limited = Principal(TenantId(uuid4()), "key", ALL, parse(["threads:*:rw", "namespaces:*:rw"]))
+    auth.authorize(limited, method)
+    monkeypatch.setattr(auth, "RULED", auth.RULED - {method})
+    auth.authorize(Principal(TenantId(uuid4()), "key", ALL), method)
+    with pytest.raises(errors.OutsideRules):
+        auth.authorize(limited, method)
 
 
 def test_an_rpc_without_a_rule_is_refused() -> None:

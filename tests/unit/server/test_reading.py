@@ -8,11 +8,23 @@ from uuid import uuid4
 import pytest
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure_server import errors
-from tenure_server.domain import Blob, CheckpointRef, Head, HeldValue, ListQuery, TenantId
+from tenure_server.domain import (
+    Blob,
+    CheckpointRef,
+    Head,
+    HeldValue,
+    ListQuery,
+    Principal,
+    Scope,
+    TenantId,
+)
 from tenure_server.limits import Limits
+from tenure_server.services.caller import principal
 from tenure_server.services.checkpoints import CheckpointService
+from tenure_server.services.store_batches import StoreBatches
 from tenure_server.services.streams import listing_parts
 from tenure_server.storage.memory import MemoryCheckpoints
+from tenure_server.storage.memory_items import MemoryItems
 from tenure_server.wire.telling import Reader
 
 from tests.storage.chunked import Chunked, cut, put_edits
@@ -79,7 +91,7 @@ def tenant(store: Store) -> Tenant:
 
 @pytest.fixture
 def service(store: Store) -> CheckpointService:
-    return CheckpointService(store, Limits())
+    return CheckpointService(store, StoreBatches(MemoryItems(), Limits()), Limits())
 
 
 def read(thread: str = "t", *, edits: bool = True, holds: Chunked | None = None) -> pb.CheckpointRead:
@@ -90,6 +102,7 @@ def read(thread: str = "t", *, edits: bool = True, holds: Chunked | None = None)
 async def results(
     service: CheckpointService, tenant: Tenant, *reads: pb.CheckpointRead
 ) -> Sequence[pb.ReadResult]:
+    principal.set(Principal(tenant.id, "key", frozenset({Scope.READ})))
     return [result async for part in service._read(tenant.id, pb.ReadRequest(reads=reads)) for result in part]
 
 

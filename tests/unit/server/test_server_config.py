@@ -50,6 +50,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "TENURE_READY_FILE": str(tmp_path / "ready"),
             "TENURE_INLINE_BYTES": "0",
             "TENURE_CACHE_TTL_SECONDS": "60",
+            "TENURE_REDIS_TIMEOUT_SECONDS": "0.5",
             "TENURE_WORKERS": "64",
         }
     )
@@ -66,6 +67,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ready_file=tmp_path / "ready",
         inline_bytes=0,
         cache_ttl=60,
+        redis_timeout=0.5,
         workers=64,
     )
 
@@ -122,7 +124,9 @@ def test_what_is_no_address(listen: str) -> None:
     assert fault.startswith("TENURE_LISTEN: must be host:port")
 
 
-@pytest.mark.parametrize("name", ["POOL_SIZE", "DRAIN_SECONDS", "INLINE_BYTES", "CACHE_TTL_SECONDS"])
+@pytest.mark.parametrize(
+    "name", ["POOL_SIZE", "DRAIN_SECONDS", "INLINE_BYTES", "CACHE_TTL_SECONDS", "REDIS_TIMEOUT_SECONDS"]
+)
 @pytest.mark.parametrize("value", ["many", "-1", "nan", "inf", "1e999"])
 def test_what_is_no_number(name: str, value: str) -> None:
     faults = _faults(**{f"TENURE_{name}": value})

@@ -33,6 +33,8 @@ EXAMPLES: list[errors.TenureError] = [
     errors.Unavailable(),
     errors.Conflict(),
     errors.ChunksMissing(),
+    errors.OutsideRules("thread_id", "read"),
+    errors.IndexMismatch("one (3 dimensions)", "another (4 dimensions)"),
 ]
 INSIDE = {errors.ThreadBusy}
 """Errors between parts of the server, which no client gets; see `test_queues`."""

@@ -7,6 +7,8 @@ its type; ours know it, which makes encoding several times cheaper (see benchmar
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
@@ -21,7 +23,7 @@ _LENGTH = struct.Struct("!i").pack
 _INT = struct.Struct("!ii").pack
 _BIGINT = struct.Struct("!iq").pack
 _NULL = _LENGTH(-1)
-_INT_OID, _BIGINT_OID, _TEXT_OID, _BYTEA_OID, _UUID_OID = 23, 20, 25, 17, 2950
+_INT_OID, _BIGINT_OID, _TEXT_OID, _BYTEA_OID, _UUID_OID, _REAL_OID = 23, 20, 25, 17, 2950, 700
 
 
 class Array:
@@ -80,6 +82,27 @@ class BigintArray(Array):
         self.data = _fixed(_BIGINT_OID, [_BIGINT(8, item) for item in items])
 
 
+class RealArray(Array):
+    """real[]; values are rounded to 32 bits, those beyond become infinite."""
+
+    __slots__ = ()
+
+    def __init__(self, items: Iterable[float]) -> None:
+        numbers = array("f", items)
+        if sys.byteorder == "little":
+            numbers.byteswap()
+        raw = numbers.tobytes()
+        # Each number after its length: slices copy in C what a loop would pack one by one.
+        data = bytearray(8 * len(numbers))
+        data[3::8] = b"\x04" * len(numbers)
+        for byte in range(4):
+            data[4 + byte :: 8] = raw[byte::4]
+        if numbers:
+            self.data = _BOUNDS.pack(1, False, _REAL_OID, len(numbers), 1) + data
+        else:
+            self.data = _EMPTY.pack(0, 0, _REAL_OID)
+
+
 def _joined(element_oid: int, items: Sequence[bytes | None]) -> bytes:
     if not items:
         return _EMPTY.pack(0, 0, element_oid)
@@ -128,6 +151,10 @@ class _BigintArrayDumper(_ArrayDumper):
     oid = 1016
 
 
+class _RealArrayDumper(_ArrayDumper):
+    oid = 1021
+
+
 def adapters_map() -> AdaptersMap:
     """Return psycopg's adapters with ours added, for a connection's `context`."""
     ours = AdaptersMap(adapters)
@@ -136,4 +163,5 @@ def adapters_map() -> AdaptersMap:
     ours.register_dumper(UuidArray, _UuidArrayDumper)
     ours.register_dumper(IntArray, _IntArrayDumper)
     ours.register_dumper(BigintArray, _BigintArrayDumper)
+    ours.register_dumper(RealArray, _RealArrayDumper)
     return ours

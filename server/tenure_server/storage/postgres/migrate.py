@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection
 
 from tenure_server import errors
@@ -53,7 +56,7 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda migration: migration.version)
 
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 7
 """Number of the newest migration: what this server needs, at least."""
 
 
@@ -80,6 +83,7 @@ async def migrate(dsn: str, *, app_password: str | None = None, ops_password: st
             pending = _pending(await _applied(connection))
             for migration in pending:
                 await _apply(connection, migration)
+            await _index_vectors(connection)
             return [migration.name for migration in pending]
 
 
@@ -110,11 +114,35 @@ def _pending(applied: dict[int, tuple[str, bytes]]) -> list[Migration]:
 
 
 async def _apply(connection: AsyncConnection[Any], migration: Migration) -> None:
-    async with connection.transaction():
-        await connection.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
-        await connection.execute("SET LOCAL ROLE tenure_owner")
+    async with _as_owner(connection):
         await connection.execute(migration.statements.encode())
         await connection.execute(
             "INSERT INTO tenure.schema_migration (version, name, checksum) VALUES (%s, %s, %s)",
             [migration.version, migration.name, migration.checksum()],
         )
+
+
+async def _index_vectors(connection: AsyncConnection[Any]) -> None:
+    """Make what pgvector 0.8 adds, also in a database that got it after our schema.
+
+    Without it, or without the right to create it, searches compare all vectors and give the same answers.
+    """
+    with suppress(psycopg.Error):
+        cursor = await connection.execute(
+            "SELECT FROM pg_catalog.pg_available_extensions"
+            " WHERE name = 'vector' AND installed_version IS NULL"
+        )
+        if cursor.rowcount:
+            await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    cursor = await connection.execute("SELECT to_regproc('tenure.ensure_vector_indexes_1') IS NOT NULL")
+    if await cursor.fetchone() == (True,):
+        async with _as_owner(connection):
+            await connection.execute("SELECT tenure.ensure_vector_indexes_1()")
+
+
+@asynccontextmanager
+async def _as_owner(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    async with connection.transaction():
+        await connection.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
+        await connection.execute("SET LOCAL ROLE tenure_owner")
+        yield

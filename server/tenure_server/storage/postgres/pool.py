@@ -171,14 +171,21 @@ class Database:
             return rows
 
     @asynccontextmanager
-    async def transaction(self, tenant: TenantId) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    async def transaction(
+        self, tenant: TenantId, *, deadline: float | None = None, snapshot: bool = False
+    ) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """Run a block in a transaction of a tenant, on a connection of its own.
 
         Cancelled while it commits, it waits for the outcome first.
+
+        Args:
+            tenant: The tenant.
+            deadline: `time.monotonic()` until which a connection is waited for.
+            snapshot: Whether it only reads, all statements the same moment.
         """
         with faults.translated():
-            async with self._connection(None) as connection:
-                await connection.execute("BEGIN")
+            async with self._connection(deadline) as connection:
+                await connection.execute(_BEGIN_SNAPSHOT if snapshot else "BEGIN")
                 try:
                     await connection.execute("SELECT set_config('app.tenant', %s, true)", [str(tenant)])
                     yield connection
@@ -262,6 +269,7 @@ def _end(wait: asyncio.Future[None]) -> None:
         wait.set_result(None)
 
 
+_BEGIN_SNAPSHOT: LiteralString = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _VERSION: LiteralString = "SELECT max(version) FROM tenure.schema_migration"
 
 

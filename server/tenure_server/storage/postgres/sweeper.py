@@ -13,7 +13,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from tenure_server import errors, telemetry
-from tenure_server.storage.postgres import faults
+from tenure_server.storage.postgres import faults, items_sweeping
 
 _log = logging.getLogger("tenure")
 
@@ -147,11 +147,15 @@ class Swept:
         garbage: Rows of deleted threads.
         orphans: Pending writes whose checkpoint never came.
         operations: Records of operations that nobody repeats any more.
+        items: Items whose time has run out.
+        namespaces: Namespaces that hold no items any more.
     """
 
     garbage: int = 0
     orphans: int = 0
     operations: int = 0
+    items: int = 0
+    namespaces: int = 0
 
 
 class Sweeper:
@@ -168,6 +172,7 @@ class Sweeper:
         self._dsn = dsn
         self._retention = retention
         self._position = _START
+        self._namespaces = items_sweeping.EmptyNamespaces()
 
     async def run(self, stop: asyncio.Event, interval: float) -> None:
         """Sweep every `interval` seconds until `stop` is set; what fails is logged and tried again."""
@@ -200,6 +205,8 @@ class Sweeper:
                     await self._free_garbage(connection, swept, stop)
                     await self._delete_operations(connection, swept, stop)
                     await self._delete_orphans(connection, swept, stop)
+                    swept.items = await items_sweeping.delete_expired(connection, SLICE, _SLICES, stop)
+                    swept.namespaces = await self._namespaces.delete(connection, SLICE, _SLICES, stop)
         for kind, rows in vars(swept).items():
             if rows:
                 telemetry.swept.add(rows, {"kind": kind})

@@ -13,14 +13,17 @@ from psycopg.rows import TupleRow
 from tenure_server import errors
 from tenure_server.domain import Scope, StoredKey, TenantId
 from tenure_server.keys import ApiKey
+from tenure_server.rules import Rules, parse
 from tenure_server.storage.postgres import faults
 from tenure_server.storage.postgres.pool import Database
 
-_FIND_KEY: LiteralString = "SELECT * FROM tenure.find_key_1(%s, %s)"
+_FIND_KEY: LiteralString = "SELECT * FROM tenure.find_key_2(%s, %s)"
 _CREATE_TENANT: LiteralString = "INSERT INTO tenure.tenant (tenant_id, name) VALUES (%s, %s)"
 _CREATE_KEY: LiteralString = """
-INSERT INTO tenure.api_key (tenant_id, key_id, digest, scopes, expires_at)
-SELECT t.tenant_id, %(key_id)s, %(digest)s, %(scopes)s, now() + make_interval(secs => %(expires_in)s)
+INSERT INTO tenure.api_key (tenant_id, key_id, digest, scopes, rules, expires_at)
+SELECT
+    t.tenant_id, %(key_id)s, %(digest)s, %(scopes)s, %(rules)s,
+    now() + make_interval(secs => %(expires_in)s)
 FROM tenure.tenant AS t
 WHERE t.tenant_id = %(tenant)s
 """
@@ -39,10 +42,14 @@ class PostgresKeys:
 
     async def find_key(self, tenant: TenantId, key_id: str) -> StoredKey | None:
         rows = await self._database.call(tenant, _FIND_KEY, [tenant, key_id], operation="find_key")
-        for digest, scopes, expires_at, revoked_at in rows:
+        for digest, scopes, texts, expires_at, revoked_at in rows:
             # A scope of a later version means nothing here.
             known = frozenset(Scope(scope) for scope in scopes if scope in {s.value for s in Scope})
-            return StoredKey(tenant, key_id, digest, known, expires_at, revoked_at)
+            try:
+                limits = parse(texts)
+            except ValueError:
+                return None
+            return StoredKey(tenant, key_id, digest, known, expires_at, revoked_at, limits)
         return None
 
 
@@ -64,7 +71,12 @@ class PostgresTenants:
         return tenant
 
     async def create_key(
-        self, tenant: TenantId, scopes: frozenset[Scope], expires_in: float | None = None
+        self,
+        tenant: TenantId,
+        scopes: frozenset[Scope],
+        expires_in: float | None = None,
+        *,
+        rules: Rules | None = None,
     ) -> str:
         key = ApiKey.generate(tenant)
         params = {
@@ -72,6 +84,7 @@ class PostgresTenants:
             "key_id": key.key_id,
             "digest": key.digest(),
             "scopes": sorted(scope.value for scope in scopes),
+            "rules": [] if rules is None else rules.format(),
             "expires_in": expires_in,
         }
         async with self._connection() as connection:
