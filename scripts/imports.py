@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = (ROOT / "client", ROOT / "server")
 
 NOWHERE: tuple[str, ...] = ()
-GRPC = tuple(f"tenure_server.{name}" for name in ("app", "gate", "services", "wire"))
+GRPC = tuple(
+    f"tenure_server.{name}"
+    for name in ("admin_port", "app", "commands", "gate", "listening", "services", "wire")
+)
 
 # The longest matching name decides. What is not listed may be imported anywhere.
 SERVER = {

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -14,6 +14,8 @@ from uuid import UUID
 import click
 
 from tenure_server import __version__
+from tenure_server.commands import options
+from tenure_server.commands.administer import keys, tenants, whoami
 
 if TYPE_CHECKING:
     from tenure_server.config import Config
@@ -26,13 +28,17 @@ T = TypeVar("T")
 _EPILOG = (
     "Environment variables and their defaults: docs/operations.md. Shell completion: `tenure completion`."
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 
 
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tenure")
 def main() -> None:
     """Tenure: shared memory for LangGraph agents."""
+
+
+main.add_command(tenants)
+main.add_command(keys)
+main.add_command(whoami)
 
 
 @main.command()
@@ -42,7 +48,8 @@ def serve(workers: str | None, number: int | None) -> None:
     """Serve, as the TENURE_* environment variables say.
 
     TENURE_DATABASE_URL (as tenure_app) is needed; TENURE_REDIS_URL, TENURE_OPS_DATABASE_URL (sweeper),
-    TENURE_LISTEN, TENURE_TLS_CERT and TENURE_TLS_KEY are usual. --workers wins over TENURE_WORKERS.
+    TENURE_LISTEN, TENURE_ADMIN_LISTEN, TENURE_TLS_CERT and TENURE_TLS_KEY are usual. --workers wins over
+    TENURE_WORKERS.
     """
     from tenure_server.config import Config
     from tenure_server.errors import ConfigError
@@ -56,7 +63,7 @@ def serve(workers: str | None, number: int | None) -> None:
 
 
 @main.command()
-@_json
+@options.as_json
 def migrate(as_json: bool) -> None:
     """Bring the schema of TENURE_ADMIN_DATABASE_URL up to date.
 
@@ -78,7 +85,7 @@ def migrate(as_json: bool) -> None:
 
 @main.group()
 def tenant() -> None:
-    """Make tenants."""
+    """Make tenants in the database itself: the first one, or without a server. Else use `tenants`."""
 
 
 @tenant.command("create")
@@ -86,10 +93,10 @@ def tenant() -> None:
 @click.option(
     "--key", "scopes", metavar="SCOPES", help="Also make a key with these scopes: read,write,admin."
 )
-@_json
+@options.as_json
 def tenant_create(name: str, scopes: str | None, as_json: bool) -> None:
     """Make a tenant called NAME."""
-    wanted = _scopes(scopes) if scopes is not None else None
+    wanted = options.scopes_of(scopes) if scopes is not None else None
 
     async def create(tenants: PostgresTenants) -> dict[str, Any]:
         tenant_id = await tenants.create_tenant(name)
@@ -105,31 +112,21 @@ def tenant_create(name: str, scopes: str | None, as_json: bool) -> None:
 
 @main.group()
 def key() -> None:
-    """Make and revoke API keys."""
+    """Make and revoke keys in the database itself: the first ones, or without a server. Else use `keys`."""
 
 
 @key.command("create")
-@click.option("--tenant", "tenant_id", type=click.UUID, required=True, help="The tenant's id.")
-@click.option("--scopes", default="read,write", show_default=True, help="Of read, write, admin.")
+@click.option("--tenant", "tenant_id", type=click.UUID, help="The tenant's id.")
+@click.option("--operator", is_flag=True, help="Make a key that belongs to no tenant and administers all.")
+@click.option("--scopes", help="Of read, write, admin. Default: read,write.")
 @click.option("--expires-in", type=click.FloatRange(min=1), metavar="SECONDS", help="Default: never.")
-@click.option(
-    "--thread-prefix",
-    "threads",
-    multiple=True,
-    metavar="PREFIX:ACCESS",
-    help="Allow threads whose id starts with PREFIX, * = all. May be repeated.",
-)
-@click.option(
-    "--namespace",
-    "namespaces",
-    multiple=True,
-    metavar="LABEL/LABEL:ACCESS",
-    help="Allow items of this namespace and those below it, * = all. May be repeated.",
-)
-@_json
+@options.thread_prefixes
+@options.namespaces
+@options.as_json
 def key_create(
-    tenant_id: UUID,
-    scopes: str,
+    tenant_id: UUID | None,
+    operator: bool,
+    scopes: str | None,
     expires_in: float | None,
     threads: tuple[str, ...],
     namespaces: tuple[str, ...],
@@ -148,21 +145,30 @@ def key_create(
 
     In a prefix or label % and * are written as %25 and %2A, in a label / and : as %2F and %3A.
     """
-    from tenure_server.domain import TenantId
+    from tenure_server.domain import OPERATORS, Role, TenantId
 
-    rules = _rules(threads, namespaces)
-    result = _run(_new_key(_tenants(), TenantId(tenant_id), _scopes(scopes), expires_in, rules))
+    if (tenant_id is None) is not operator:
+        raise click.UsageError("say either --tenant or --operator")
+    rules = options.rules_of(threads, namespaces)
+    if tenant_id is None:
+        if scopes is not None or rules is not None:
+            raise click.UsageError("an operator's key has no other scopes, and no rules")
+        result = _run(_new_key(_tenants(), OPERATORS, Role.OPERATOR.scopes, expires_in))
+    else:
+        wanted = options.scopes_of(scopes or "read,write")
+        result = _run(_new_key(_tenants(), TenantId(tenant_id), wanted, expires_in, rules))
     _show(result, _table(result), as_json=as_json)
     _warn_shown_once(result)
 
 
 @key.command("revoke")
 @click.option("--tenant", "tenant_id", type=click.UUID, help="The tenant's id, if KEY is a key id.")
+@click.option("--operator", is_flag=True, help="KEY is the id of an operator's key.")
 @click.argument("key")
-@_json
-def key_revoke(tenant_id: UUID | None, key: str, as_json: bool) -> None:
+@options.as_json
+def key_revoke(tenant_id: UUID | None, operator: bool, key: str, as_json: bool) -> None:
     """Revoke KEY, a key's id or its whole text. Every replica refuses it within 5 seconds."""
-    from tenure_server.domain import TenantId
+    from tenure_server.domain import OPERATORS, TenantId
     from tenure_server.keys import ApiKey
 
     parsed = ApiKey.parse(key)
@@ -170,8 +176,10 @@ def key_revoke(tenant_id: UUID | None, key: str, as_json: bool) -> None:
         tenant, key_id = parsed.tenant, parsed.key_id
     elif tenant_id is not None:
         tenant, key_id = TenantId(tenant_id), key
+    elif operator:
+        tenant, key_id = OPERATORS, key
     else:
-        raise click.UsageError("KEY is a key id: say --tenant as well")
+        raise click.UsageError("KEY is a key id: say --tenant or --operator as well")
     if not _run(_tenants().revoke_key(tenant, key_id)):
         raise _Failure("there is no such key")
     _show({"revoked": key_id}, [f"revoked {key_id}"], as_json=as_json)
@@ -179,6 +187,7 @@ def key_revoke(tenant_id: UUID | None, key: str, as_json: bool) -> None:
 
 @main.command()
 @click.option("--port", default=7443, show_default=True, help="0 takes a free one.")
+@click.option("--admin-port", type=int, help="Of AdminService. Default: two above the other port.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the databases live.")
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), help="Write target and key as JSON, once it serves."
@@ -186,7 +195,12 @@ def key_revoke(tenant_id: UUID | None, key: str, as_json: bool) -> None:
 @click.option("--memory", is_flag=True, help="No databases: everything is lost at the end.")
 @click.option("--outlive-parent", is_flag=True, help="Go on when the process that started it ends.")
 def dev(
-    port: int, data_dir: Path | None, ready_file: Path | None, memory: bool, outlive_parent: bool
+    port: int,
+    admin_port: int | None,
+    data_dir: Path | None,
+    ready_file: Path | None,
+    memory: bool,
+    outlive_parent: bool,
 ) -> None:
     """Run a whole local Tenure: Postgres, Valkey, a tenant and a key.
 
@@ -201,6 +215,7 @@ def dev(
         _run(
             run(
                 port=port,
+                admin_port=admin_port,
                 data_dir=data_dir,
                 ready_file=ready_file,
                 memory=memory,
@@ -248,6 +263,7 @@ async def _new_key(
     expires_in: float | None,
     rules: Rules | None = None,
 ) -> dict[str, Any]:
+    from tenure_server.domain import OPERATORS
     from tenure_server.keys import ApiKey
 
     text = await tenants.create_key(tenant_id, scopes, expires_in, rules=rules)
@@ -256,30 +272,10 @@ async def _new_key(
     return {
         "api_key": text,
         "key_id": parsed.key_id,
-        "tenant_id": str(tenant_id),
+        "tenant_id": None if tenant_id == OPERATORS else str(tenant_id),
         "scopes": ",".join(sorted(scope.value for scope in scopes)),
         "rules": [] if rules is None else rules.format(),
     }
-
-
-def _rules(threads: Sequence[str], namespaces: Sequence[str]) -> Rules | None:
-    from tenure_server.rules import parse
-
-    try:
-        return parse(
-            [*(f"threads:{text}" for text in threads), *(f"namespaces:{text}" for text in namespaces)]
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _scopes(text: str) -> frozenset[Scope]:
-    from tenure_server.domain import Scope
-
-    try:
-        return frozenset(Scope(name.strip()) for name in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r}: give some of read, write, admin, separated by commas") from None
 
 
 def _admin_url() -> str:
@@ -324,6 +320,7 @@ def _table(result: dict[str, Any]) -> list[str]:
         f"{name:<10} {value}"
         for name, values in result.items()
         for value in (values if isinstance(values, list) else [values])
+        if value is not None
     ]
 
 

@@ -30,12 +30,13 @@ from tenure.v1 import (
 )
 
 from tenure_server import __version__, errors, telemetry
+from tenure_server.admin_port import admin_port
 from tenure_server.admission import Admission
 from tenure_server.auth import Authenticator
 from tenure_server.config import Config
 from tenure_server.errors import ConfigError
 from tenure_server.gate import Gate
-from tenure_server.limits import KIB, MIB
+from tenure_server.listening import bind, server_options
 from tenure_server.secret_file import write_secret
 from tenure_server.services.checkpoints import CheckpointService
 from tenure_server.services.node_cache import CacheService
@@ -62,7 +63,6 @@ SERVICES: Final = (
 )
 _READINESS_INTERVAL = 2.0
 _SWEEP_INTERVAL = 60.0
-_GRPC_OVERHEAD = 64 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +84,23 @@ class Storage:
     node_cache: NodeCache | None = None
 
 
-def server_options(config: Config) -> list[tuple[str, int]]:
-    """Return gRPC's options; unknown names are ignored by gRPC without a word, so spell them right."""
-    return [
-        # The typed refusal of a large unary request needs the request to arrive: hence the margin.
-        ("grpc.max_receive_message_length", 4 * MIB),
-        ("grpc.max_send_message_length", config.limits.max_unary_reply_bytes + _GRPC_OVERHEAD),
-        ("grpc.max_metadata_size", 8 * KIB),
-        ("grpc.absolute_max_metadata_size", 16 * KIB),
-        ("grpc.max_concurrent_streams", 1000),
-        ("grpc.max_connection_idle_ms", 15 * 60_000),
-        ("grpc.max_connection_age_ms", 30 * 60_000),
-        ("grpc.max_connection_age_grace_ms", 30_000),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 60_000),
-        ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-        # On by default in gRPC, where two servers then share a port unseen.
-        ("grpc.so_reuseport", int(config.reuse_port)),
-    ]
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Where a server listens.
+
+    Attributes:
+        target: host:port of what agents use.
+        admin_target: host:port of AdminService, None if it is not served.
+    """
+
+    target: str
+    admin_target: str | None = None
+
+    def told(self) -> dict[str, str]:
+        """Return what the ready file says."""
+        if self.admin_target is None:
+            return {"target": self.target}
+        return {"target": self.target, "admin_target": self.admin_target}
 
 
 @asynccontextmanager
@@ -154,7 +151,7 @@ async def serve(
     config: Config,
     *,
     storage: Storage | None = None,
-    on_ready: Callable[[str], None] = lambda target: None,
+    on_ready: Callable[[Targets], None] = lambda targets: None,
     on_health: Callable[[bool], None] = lambda ready: None,
     stop: asyncio.Event | None = None,
 ) -> None:
@@ -163,7 +160,7 @@ async def serve(
     Args:
         config: Settings, already checked.
         storage: What to serve from; by default what the settings name.
-        on_ready: Called once with host:port when requests can be served.
+        on_ready: Called once with where it listens when requests can be served.
         on_health: Called with each change of whether they can, and when the drain begins.
         stop: Set it to stop the server; signals set it too.
 
@@ -179,7 +176,7 @@ async def serve(
         if storage is None:
             storage = await stack.enter_async_context(open_storage(config))
         sessions = Sessions()
-        server, port = _listen(config, storage, sessions)
+        server, target = _listen(config, storage, sessions)
         health_servicer = await new_health()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if config.health_listen is not None:
@@ -188,13 +185,14 @@ async def serve(
         gc.collect()
         gc.freeze()
         await server.start()
-        host = config.listen.rpartition(":")[0]
-        target = f"{host}:{port}"
+        targets = Targets(target)
+        if config.admin_listen is not None:
+            targets = Targets(target, await stack.enter_async_context(admin_port(config, health_servicer)))
 
         def announce() -> None:
             if config.ready_file is not None:
-                write_secret(config.ready_file, json.dumps({"target": target}))
-            on_ready(target)
+                write_secret(config.ready_file, json.dumps(targets.told()))
+            on_ready(targets)
 
         watching = asyncio.create_task(
             _watch_readiness(storage, health_servicer, announce, on_health), name="readiness"
@@ -218,7 +216,7 @@ async def serve(
     _log.info("stopped")
 
 
-def _listen(config: Config, storage: Storage, sessions: Sessions) -> tuple[grpc.aio.Server, int]:
+def _listen(config: Config, storage: Storage, sessions: Sessions) -> tuple[grpc.aio.Server, str]:
     gate = Gate(Authenticator(storage.keys), Admission())
     server = grpc.aio.server(interceptors=[gate], options=server_options(config))
     batches = StoreBatches(storage.items, config.limits)
@@ -230,17 +228,7 @@ def _listen(config: Config, storage: Storage, sessions: Sessions) -> tuple[grpc.
     )
     cache_pb2_grpc.add_CacheServiceServicer_to_server(CacheService(storage.node_cache, config.limits), server)
     server_pb2_grpc.add_ServerServiceServicer_to_server(ServerService(config.limits), server)
-    try:
-        if config.tls_cert is not None and config.tls_key is not None:
-            pair = (config.tls_key.read_bytes(), config.tls_cert.read_bytes())
-            port = server.add_secure_port(config.listen, grpc.ssl_server_credentials([pair]))
-        else:
-            port = server.add_insecure_port(config.listen)
-    except RuntimeError:
-        raise ConfigError(
-            [f"TENURE_LISTEN: cannot listen on {config.listen}; is another server there?"]
-        ) from None
-    return server, port
+    return server, bind(server, config, "TENURE_LISTEN", config.listen)
 
 
 async def new_health() -> health.HealthServicer:

@@ -11,42 +11,60 @@ from typing import Final
 
 from tenure_server import errors
 from tenure_server.domain import Principal, Scope, StoredKey
+from tenure_server.key_uses import KeyUses
 from tenure_server.keys import ApiKey
 from tenure_server.storage.ports import KeyStore
 
 _SERVICE = "/tenure.v1.CheckpointService/"
 _STORE = "/tenure.v1.StoreService/"
 _CACHE = "/tenure.v1.CacheService/"
-ANY: Final[Scope | None] = None
+_ADMIN = "/tenure.v1.AdminService/"
+ANY: Final[frozenset[Scope]] = frozenset()
+_READ, _WRITE = frozenset({Scope.READ}), frozenset({Scope.WRITE})
+_OPERATOR = frozenset({Scope.OPERATOR})
+_ADMINS = frozenset({Scope.ADMIN, Scope.OPERATOR})
 
-RULES: Final[dict[str, Scope | None]] = {
-    _SERVICE + "Write": Scope.WRITE,
-    _SERVICE + "WriteSliced": Scope.WRITE,
-    _SERVICE + "Read": Scope.READ,
-    _SERVICE + "ReadSliced": Scope.READ,
+RULES: Final[dict[str, frozenset[Scope]]] = {
+    _SERVICE + "Write": _WRITE,
+    _SERVICE + "WriteSliced": _WRITE,
+    _SERVICE + "Read": _READ,
+    _SERVICE + "ReadSliced": _READ,
     _SERVICE + "Session": ANY,
-    _SERVICE + "List": Scope.READ,
-    _SERVICE + "GetChannelHistory": Scope.READ,
-    _SERVICE + "ListThreads": Scope.READ,
-    _SERVICE + "DeleteThread": Scope.WRITE,
-    _SERVICE + "DeleteForRuns": Scope.WRITE,
-    _SERVICE + "CopyThread": Scope.WRITE,
-    _SERVICE + "PruneThreads": Scope.WRITE,
-    _STORE + "Batch": Scope.READ,
-    _STORE + "BatchSliced": Scope.READ,
-    _STORE + "GetIndex": Scope.READ,
-    _STORE + "SetIndex": Scope.ADMIN,
-    _STORE + "ListUnembedded": Scope.READ,
-    _STORE + "PutVectors": Scope.WRITE,
-    _STORE + "PutVectorsSliced": Scope.WRITE,
-    _CACHE + "Get": Scope.READ,
-    _CACHE + "Set": Scope.WRITE,
-    _CACHE + "Clear": Scope.WRITE,
+    _SERVICE + "List": _READ,
+    _SERVICE + "GetChannelHistory": _READ,
+    _SERVICE + "ListThreads": _READ,
+    _SERVICE + "DeleteThread": _WRITE,
+    _SERVICE + "DeleteForRuns": _WRITE,
+    _SERVICE + "CopyThread": _WRITE,
+    _SERVICE + "PruneThreads": _WRITE,
+    _STORE + "Batch": _READ,
+    _STORE + "BatchSliced": _READ,
+    _STORE + "GetIndex": _READ,
+    _STORE + "SetIndex": frozenset({Scope.ADMIN}),
+    _STORE + "ListUnembedded": _READ,
+    _STORE + "PutVectors": _WRITE,
+    _STORE + "PutVectorsSliced": _WRITE,
+    _CACHE + "Get": _READ,
+    _CACHE + "Set": _WRITE,
+    _CACHE + "Clear": _WRITE,
     "/tenure.v1.ServerService/GetServerInfo": ANY,
+    _ADMIN + "GetPrincipal": _ADMINS,
+    _ADMIN + "CreateTenant": _OPERATOR,
+    _ADMIN + "ListTenants": _OPERATOR,
+    _ADMIN + "GetTenant": _ADMINS,
+    _ADMIN + "SuspendTenant": _OPERATOR,
+    _ADMIN + "ResumeTenant": _OPERATOR,
+    _ADMIN + "DeleteTenant": _OPERATOR,
+    _ADMIN + "CreateKey": _ADMINS,
+    _ADMIN + "ListKeys": _ADMINS,
+    _ADMIN + "RotateKey": _ADMINS,
+    _ADMIN + "ExpireKey": _ADMINS,
+    _ADMIN + "RevokeKey": _ADMINS,
 }
-"""The scope that each RPC needs, ANY = any valid key. An RPC without a rule is refused; a test compares
-this table with the protocol. (CVE-2026-104873: decorators on handlers silently missed some.) A group of a
-store batch that writes needs `write`, too; its service checks that, since the group fails alone."""
+"""The scopes of which each RPC needs one, ANY = any key of a tenant. An RPC without a rule is refused; a test
+compares this table with the protocol. (CVE-2026-104873: decorators on handlers silently missed some.) A group
+of a store batch that writes needs `write`, too; its service checks that, since the group fails alone.
+AdminService checks that an admin names no tenant but its own."""
 
 RULED: Final = frozenset(
     {
@@ -80,6 +98,7 @@ class Authenticator:
 
     def __init__(self, keys: KeyStore, trust: float = 4.0) -> None:
         self._keys = keys
+        self._uses = KeyUses(keys.mark_used)
         self._trust = trust
         self._known: dict[bytes, tuple[Principal, float]] = {}
         self._looking_up: dict[bytes, asyncio.Task[Principal]] = {}
@@ -126,6 +145,7 @@ class Authenticator:
         if stored is None or not matches or left <= 0:
             self._known.pop(identity, None)
             raise errors.Unauthenticated
+        self._uses.note(stored.tenant, stored.key_id)
         principal = Principal(stored.tenant, stored.key_id, stored.scopes, stored.rules)
         if len(self._known) >= _MAX_CACHED:
             self._known.clear()
@@ -142,9 +162,11 @@ def authorize(principal: Principal, method: str) -> None:
     """
     if method not in RULES:
         raise errors.ScopeMissing("none: the method is not known")
-    scope = RULES[method]
-    if scope is not None and scope not in principal.scopes:
-        raise errors.ScopeMissing(scope.value)
+    scopes = RULES[method]
+    # An operator belongs to no tenant, and so has no business with RPCs that any key of one may call.
+    enough = scopes & principal.scopes if scopes else Scope.OPERATOR not in principal.scopes
+    if not enough:
+        raise errors.ScopeMissing(" or ".join(sorted(scope.value for scope in scopes)) or "of a tenant")
     if principal.rules is not None and method not in RULED:
         raise errors.OutsideRules("method", "call")
 

@@ -23,8 +23,10 @@ class Config:
         listen: host:port; port 0 takes a free one.
         database_url: Connects as `tenure_app`, the role that owns nothing; None keeps everything in
             memory (`tenure dev --memory`).
-        ops_database_url: Connects as `tenure_ops` for the sweeper; None = no sweeper in this replica.
+        ops_database_url: Connects as `tenure_ops` for the sweeper and AdminService; None = neither of them
+            in this replica.
         redis_url: Redis or Valkey; None = no cache.
+        admin_listen: host:port for AdminService, with TLS as on `listen`; None = it is not served.
         tls_cert / tls_key: PEM files; both or none.
         health_listen: host:port for the health service alone, in plaintext, since Kubernetes' gRPC probes
             speak no TLS; health tells nothing about tenants. None = only on `listen`.
@@ -44,6 +46,7 @@ class Config:
     database_url: str | None = field(default=None, repr=False)
     ops_database_url: str | None = field(default=None, repr=False)
     redis_url: str | None = field(default=None, repr=False)
+    admin_listen: str | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
     health_listen: str | None = None
@@ -95,6 +98,7 @@ class Config:
             or env.get("TENURE_ADMIN_DATABASE_URL")
             or None,
             redis_url=env.get("TENURE_REDIS_URL") or None,
+            admin_listen=env.get("TENURE_ADMIN_LISTEN") or None,
             tls_cert=Path(env["TENURE_TLS_CERT"]) if env.get("TENURE_TLS_CERT") else None,
             tls_key=Path(env["TENURE_TLS_KEY"]) if env.get("TENURE_TLS_KEY") else None,
             health_listen=env.get("TENURE_HEALTH_LISTEN") or None,
@@ -120,15 +124,15 @@ class Config:
 
     def faults(self) -> list[str]:
         """Return what is wrong with the settings, each with what to do."""
-        faults = []
-        host, _, port = self.listen.rpartition(":")
-        if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            faults.append(f"TENURE_LISTEN: must be host:port, got {self.listen!r}")
-        elif not self.tls_cert and not self.insecure_listen and not _is_loopback(host):
-            faults.append(
-                f"TENURE_LISTEN: {self.listen} is beyond loopback and there is no TLS; set TENURE_TLS_CERT "
-                "and TENURE_TLS_KEY, or TENURE_INSECURE_LISTEN=1 if a proxy or mesh encrypts"
-            )
+        faults: list[str] = []
+        faults += self._listen_faults("TENURE_LISTEN", self.listen)
+        if self.admin_listen is not None:
+            faults += self._listen_faults("TENURE_ADMIN_LISTEN", self.admin_listen)
+            if not self.ops_database_url:
+                faults.append(
+                    "TENURE_ADMIN_LISTEN: needs TENURE_OPS_DATABASE_URL, which connects as tenure_ops, the "
+                    "role that `tenure migrate` makes"
+                )
         if bool(self.tls_cert) != bool(self.tls_key):
             faults.append("TENURE_TLS_CERT, TENURE_TLS_KEY: set both or none")
         faults += [
@@ -144,8 +148,20 @@ class Config:
             faults.append(f"TENURE_LOG_LEVEL: must be DEBUG, INFO, WARNING or ERROR, got {self.log_level!r}")
         return faults
 
+    def _listen_faults(self, variable: str, listen: str) -> list[str]:
+        host, _, port = listen.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            return [f"{variable}: must be host:port, got {listen!r}"]
+        if not self.tls_cert and not self.insecure_listen and not is_loopback(host):
+            return [
+                f"{variable}: {listen} is beyond loopback and there is no TLS; set TENURE_TLS_CERT "
+                "and TENURE_TLS_KEY, or TENURE_INSECURE_LISTEN=1 if a proxy or mesh encrypts"
+            ]
+        return []
 
-def _is_loopback(host: str) -> bool:
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, as far as its name says so."""
     if host == "localhost":
         return True
     try:

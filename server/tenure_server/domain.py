@@ -21,12 +21,43 @@ EMPTY = "empty"
 DIGEST_BYTES = 16
 
 
+OPERATORS = TenantId(UUID(int=0))
+"""Stands for no tenant: operators' keys are kept under it, and no tenant has this id."""
+
+
 class Scope(Enum):
     """What an API key may do."""
 
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+    OPERATOR = "operator"
+
+
+TENANT_SCOPES = frozenset({Scope.READ, Scope.WRITE, Scope.ADMIN})
+"""What keys of tenants may do at most; those of operators have the remaining scope alone."""
+
+
+class Role(Enum):
+    """Names of the usual sets of scopes; only the scopes are stored."""
+
+    READER = "reader"
+    AGENT = "agent"
+    ADMIN = "admin"
+    OPERATOR = "operator"
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """What keys of this role may do; those of an admin do not reach what agents stored."""
+        return _ROLES[self]
+
+
+_ROLES = {
+    Role.READER: frozenset({Scope.READ}),
+    Role.AGENT: frozenset({Scope.READ, Scope.WRITE}),
+    Role.ADMIN: frozenset({Scope.ADMIN}),
+    Role.OPERATOR: frozenset({Scope.OPERATOR}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +65,7 @@ class Principal:
     """The caller of an RPC: a key of a tenant.
 
     Attributes:
-        tenant: The tenant the key belongs to.
+        tenant: The tenant the key belongs to, OPERATORS for an operator.
         key_id: The public part of the key, safe to log.
         scopes: What the key may do.
         rules: To what the key is limited, None = it is not.

@@ -8,6 +8,7 @@ TenureError
 ├── ScopeMissing             the key may not do this
 ├── OutsideRules             the key may not do this here
 ├── ThreadNotFound / ThreadExists
+├── TenantNotFound / KeyNotFound   of AdminService alone
 ├── DeltaChannelInUse        a row that would go is needed by one that stays
 ├── Overloaded               too much at once, come back later
 ├── QuotaExceeded            a quota of the tenant is used up
@@ -119,6 +120,24 @@ class ThreadExists(TenureError):
 
     def __init__(self) -> None:
         super().__init__("the target thread exists already; delete it first or choose another id")
+
+
+class TenantNotFound(TenureError):
+    """There is no such tenant, or it is not the caller's."""
+
+    reason = "TENANT_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such tenant")
+
+
+class KeyNotFound(TenureError):
+    """The tenant has no such key."""
+
+    reason = "KEY_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such key")
 
 
 class DeltaChannelInUse(TenureError):

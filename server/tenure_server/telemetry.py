@@ -69,6 +69,9 @@ version_conflicts = _meter.create_counter(
     "tenure.version_conflicts", description="Channel versions met again with other bytes; the first is kept"
 )
 refused = _meter.create_counter("tenure.refused", description="RPCs and operations refused, by reason")
+admin_changes = _meter.create_counter(
+    "tenure.admin.changes", description="Changes asked of AdminService, by RPC and outcome"
+)
 swept = _meter.create_counter("tenure.swept", description="Rows removed by the sweeper, by kind")
 
 

@@ -22,6 +22,10 @@ EVERYTHING: dict[str, Any] = {
     "imagePullSecrets": [{"name": "registry"}],
     "replicas": 5,
     "service": {"port": 8443, "headless": False, "annotations": {"team": "memory"}},
+    "admin": {
+        "port": 9445,
+        "networkPolicy": {"enabled": True, "from": [{"podSelector": {"matchLabels": {"a": "b"}}}]},
+    },
     "drainSeconds": 40,
     "logLevel": "debug",
     "workers": 4,
@@ -39,6 +43,8 @@ VALUES = {
     "plaintext": PLAINTEXT,
     "everything": EVERYTHING,
     "no-migration": {"migration": {"enabled": False}},
+    "no-admin": {"admin": {"enabled": False}},
+    "closed-admin": {"admin": {"networkPolicy": {"enabled": True}}},
 }
 
 
@@ -101,6 +107,7 @@ def test_lints_without_a_warning(values: dict[str, Any]) -> None:
         ({"logLevel": "loud"}, "/logLevel"),
         ({"existingSecret": ""}, "/existingSecret"),
         ({"service": {"port": 443}}, "/service/port"),
+        ({"admin": {"port": 7444}}, "/admin/port"),
         ({"otel": {"AWS_SECRET": "x"}}, "AWS_SECRET"),
         ({"poolSize": 0}, "/poolSize"),
         ({"workers": 0}, "/workers"),
@@ -118,7 +125,9 @@ def test_without_tls_it_renders_only_if_told_that_this_is_meant() -> None:
     with pytest.raises(helm.HelmRenderError, match="clear text"):
         render({"tls": {"enabled": False}})
     assert (
-        environment(render(PLAINTEXT)["deployment"], {"TENURE_DATABASE_URL": "x"})["TENURE_INSECURE_LISTEN"]
+        environment(
+            render(PLAINTEXT)["deployment"], {"TENURE_DATABASE_URL": "x", "TENURE_OPS_DATABASE_URL": "y"}
+        )["TENURE_INSECURE_LISTEN"]
         == "1"
     )
     assert "TENURE_INSECURE_LISTEN" not in str(render({}))
@@ -129,7 +138,11 @@ def test_the_server_accepts_the_environment_that_the_chart_gives(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     deployment = render(values)["deployment"]
-    variables = environment(deployment, {"TENURE_DATABASE_URL": "postgresql://tenure_app@db/tenure"})
+    secrets = {
+        "TENURE_DATABASE_URL": "postgresql://tenure_app@db/tenure",
+        "TENURE_OPS_DATABASE_URL": "postgresql://tenure_ops@db/tenure",
+    }
+    variables = environment(deployment, secrets)
     for name in {"TENURE_TLS_CERT", "TENURE_TLS_KEY"} & variables.keys():
         file = tmp_path / Path(variables[name]).name
         file.write_text("pem")
@@ -180,6 +193,31 @@ def test_the_service_finds_the_pods_at_the_port_where_they_listen() -> None:
         assert manifests["service"]["spec"]["selector"].items() <= labels.items()
     assert manifests["service"]["spec"]["clusterIP"] == "None"
     assert "clusterIP" not in render(EVERYTHING)["service"]["spec"]
+
+
+def test_administration_has_a_service_of_its_own_that_can_be_closed() -> None:
+    manifests = render(EVERYTHING)
+    (port,) = manifests["adminservice"]["spec"]["ports"]
+    listening = {
+        entry["name"]: entry["containerPort"] for entry in container(manifests["deployment"])["ports"]
+    }
+    assert (port["targetPort"], port["port"], listening["admin"]) == ("admin", 9445, 9445)
+    assert [entry["name"] for entry in manifests["service"]["spec"]["ports"]] == ["grpc"]
+    open_to_all, closed = manifests["adminpolicy"]["spec"]["ingress"]
+    assert {entry["port"] for entry in open_to_all["ports"]} == listening.keys() - {"admin"}
+    assert "from" not in open_to_all
+    assert closed["from"] == EVERYTHING["admin"]["networkPolicy"]["from"]
+    nobody = render({"admin": {"networkPolicy": {"enabled": True}}})["adminpolicy"]["spec"]["ingress"]
+    assert "admin" not in str(nobody)
+
+
+def test_administration_can_be_left_out_and_then_needs_no_database_role() -> None:
+    manifests = render({"admin": {"enabled": False}})
+    assert not {"adminservice", "adminpolicy"} & manifests.keys()
+    variables = environment(manifests["deployment"], {"TENURE_DATABASE_URL": "x"})
+    assert "TENURE_ADMIN_LISTEN" not in variables
+    with pytest.raises(helm.HelmRenderError, match="port of its own"):
+        render({"admin": {"port": 7443}})
 
 
 @pytest.mark.parametrize("values", [{}, PLAINTEXT], ids=["tls", "plaintext"])

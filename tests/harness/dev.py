@@ -24,6 +24,8 @@ class DevReady:
     database_url: str | None
     app_database_url: str | None
     redis_url: str | None
+    admin_target: str | None
+    operator_key: str | None
 
 
 class DevProcess:

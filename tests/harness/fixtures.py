@@ -121,7 +121,8 @@ def stack(run_folder: Path, postgres: Postgres, migrated: str, redis_url: str) -
     """The run's whole Tenure: a server process on Postgres and Redis. Be kind to it."""
     database = postgres.database(postgres.create_database(template=migrated))
     # A busy machine must not turn what is in Redis into misses.
-    process = ServerProcess(run_folder, database, redis_url, env={"TENURE_REDIS_TIMEOUT_SECONDS": "10"})
+    env = {"TENURE_REDIS_TIMEOUT_SECONDS": "10", "TENURE_ADMIN_LISTEN": "127.0.0.1:0"}
+    process = ServerProcess(run_folder, database, redis_url, env=env)
     try:
         yield Stack(process.start(), database, redis_url)
     finally:

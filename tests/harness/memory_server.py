@@ -36,7 +36,7 @@ async def main() -> None:
     await app.serve(
         Config(listen="127.0.0.1:0", drain=1.0),
         storage=app.Storage(MemoryCheckpoints(), MemoryItems(), tenants, always_ready, MemoryNodeCache()),
-        on_ready=lambda target: print(json.dumps({"target": target}), flush=True),
+        on_ready=lambda targets: print(json.dumps(targets.told()), flush=True),
         stop=stop,
     )
     await making

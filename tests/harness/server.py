@@ -26,6 +26,7 @@ class ServerProcess:
         database: What it serves from.
         log: File with what it wrote.
         listen: host:port; after the first start with the port that was taken.
+        admin_target: host:port of AdminService, if TENURE_ADMIN_LISTEN was given.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ServerProcess:
         self.listen = "127.0.0.1:0"
         name = f"server-{os.urandom(4).hex()}"
         self.log = folder / f"{name}.log"
+        self.admin_target: str | None = None
         self._folder = folder
         self._ready_file = folder / f"{name}.json"
         self._redis_url = redis_url
@@ -81,7 +83,8 @@ class ServerProcess:
                 self.close()
                 raise AssertionError(f"the server does not serve:\n{tail(self.log, 100)}")
             time.sleep(0.01)
-        self.listen = json.loads(self._ready_file.read_text())["target"]
+        ready = json.loads(self._ready_file.read_text())
+        self.listen, self.admin_target = ready["target"], ready.get("admin_target")
         return self
 
     def terminate(self) -> None:

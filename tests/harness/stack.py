@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from tenure_server.domain import Scope, TenantId
+from tenure_server.domain import OPERATORS, Role, Scope, TenantId
 from tenure_server.rules import parse
 
 from tests.harness.databases import Database
@@ -66,8 +66,18 @@ class Stack:
         return self.server.target
 
     @property
+    def admin_target(self) -> str:
+        """host:port of AdminService."""
+        assert self.server.admin_target is not None
+        return self.server.admin_target
+
+    @property
     def api_key(self) -> str:
         return self.default.api_key
+
+    def new_operator(self) -> str:
+        """Make an operator's key."""
+        return run(self.database.tenants().create_key(OPERATORS, Role.OPERATOR.scopes))
 
     def new_tenant(self, scopes: tuple[str, ...] = READ_WRITE) -> TenantHandle:
         async def make() -> TenantHandle:

@@ -208,6 +208,6 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "GetIndex": ("read",),
     "PutVectors": ("write",),
     "PutVectorsSliced": ("write",),
-    "SetIndex": ("admin",),
+    "SetIndex": ("admin", "read", "write"),
 }
 """What each RPC of these needs where it is not plain."""

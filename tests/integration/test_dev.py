@@ -63,7 +63,11 @@ def test_what_it_prints_can_be_pasted(open_folder: Path) -> None:
     with DevProcess(open_folder) as dev:
         ready = dev.ready()
         exports = dict(re.findall(r"export (\w+)=(\S+)", dev.output()))
-        assert exports == {"TENURE_TARGET": ready.target, "TENURE_API_KEY": ready.api_key}
+        assert exports == {
+            "TENURE_TARGET": ready.target,
+            "TENURE_API_KEY": ready.api_key,
+            "TENURE_ADMIN_TARGET": ready.admin_target,
+        }
         snippet = "\n".join(re.findall(r"^    ((?:from|saver|graph).*)$", dev.output(), re.MULTILINE))
         setting = "from langgraph.graph import StateGraph\nbuilder = StateGraph(dict)\n"
         setting += "builder.add_node('n', lambda state: state)\nbuilder.set_entry_point('n')\n"

@@ -15,7 +15,7 @@ import pytest
 import redis
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import server_pb2
-from tenure_server.domain import Scope, TenantId
+from tenure_server.domain import TENANT_SCOPES, Scope, TenantId
 from tenure_server.keys import ApiKey
 
 from tests.harness.databases import Database
@@ -238,7 +238,7 @@ def test_keys_that_are_not_valid_are_refused_all_in_the_same_way(stack: Stack, m
     with two_holders(stack) as (a, b):
         tenants = stack.database.tenants()
         tenant = uuid_of(a.tenant.tenant_id)
-        everything = frozenset(Scope)
+        everything = TENANT_SCOPES
         expired = run(tenants.create_key(tenant, everything, expires_in=0.0))
         revoked = run(tenants.create_key(tenant, everything))
         assert run(tenants.revoke_key(tenant, revoked.split("_")[2]))
@@ -269,7 +269,7 @@ def test_keys_that_are_not_valid_are_refused_all_in_the_same_way(stack: Stack, m
 
 def test_a_key_ends_when_it_expires_though_it_was_used_before(stack: Stack) -> None:
     tenant = uuid_of(stack.new_tenant().tenant_id)
-    key = run(stack.database.tenants().create_key(tenant, frozenset(Scope), expires_in=3.0))
+    key = run(stack.database.tenants().create_key(tenant, TENANT_SCOPES, expires_in=3.0))
     made = time.monotonic()
     with Wire(stack.target, key) as wire:
 

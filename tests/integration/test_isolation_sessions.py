@@ -6,7 +6,7 @@ import time
 from uuid import UUID
 
 import pytest
-from tenure_server.domain import Scope, TenantId
+from tenure_server.domain import TENANT_SCOPES, Scope, TenantId
 
 from tests.harness.running import run
 from tests.harness.stack import Stack
@@ -65,7 +65,7 @@ def test_each_batch_of_a_session_needs_its_scope(stack: Stack, scope: str) -> No
 def test_a_session_that_a_revoked_key_has_opened_serves_no_more_batches(stack: Stack) -> None:
     with two_holders(stack) as (a, _):
         tenants, tenant = stack.database.tenants(), uuid_of(a.tenant.tenant_id)
-        key = run(tenants.create_key(tenant, frozenset(Scope)))
+        key = run(tenants.create_key(tenant, TENANT_SCOPES))
         with Wire(stack.target, key) as wire, wire.session() as ask:
 
             def refused(method: str) -> bool:

@@ -18,7 +18,7 @@ import psycopg
 
 from tenure_server import app
 from tenure_server.config import Config
-from tenure_server.domain import Scope
+from tenure_server.domain import OPERATORS, TENANT_SCOPES, Role
 from tenure_server.local.account import default_data_dir, private_folder
 from tenure_server.local.errors import DevError as DevError
 from tenure_server.local.ports import HOST
@@ -41,6 +41,7 @@ class _Credentials:
     ops_password: str
     tenant_id: str
     api_key: str
+    operator_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Ready:
             ours; None in memory.
         app_database_url: The role that the server uses; None in memory.
         redis_url: The embedded Valkey; None in memory.
+        admin_target: host:port of AdminService; None in memory.
+        operator_key: A key that may administer all tenants; None in memory.
     """
 
     target: str
@@ -62,11 +65,14 @@ class Ready:
     database_url: str | None = None
     app_database_url: str | None = None
     redis_url: str | None = None
+    admin_target: str | None = None
+    operator_key: str | None = None
 
 
 async def dev(
     *,
     port: int,
+    admin_port: int | None = None,
     data_dir: Path | None = None,
     ready_file: Path | None = None,
     memory: bool = False,
@@ -76,6 +82,8 @@ async def dev(
 
     Args:
         port: Port on 127.0.0.1; 0 takes a free one.
+        admin_port: Port of AdminService, which needs the databases; None = two above the other port, or a
+            free one if that is 0.
         data_dir: Where the databases live; made if need be. Default: a state folder of the user.
         ready_file: Written once it serves, as `Ready` in JSON that only its owner reads; removed at the end.
         memory: Keep everything in memory instead.
@@ -102,7 +110,9 @@ async def dev(
                     hold(ready.target)
                     say(ready)
 
-                await _serve_databases(port, folder, hold_and_say, stop)
+                if admin_port is None:
+                    admin_port = port + 2 if port else 0
+                await _serve_databases(port, admin_port, folder, hold_and_say, stop)
     finally:
         if watching is not None:
             watching.cancel()
@@ -123,13 +133,13 @@ async def _serve_memory(port: int, say: Callable[[Ready], None], stop: asyncio.E
     await app.serve(
         Config(listen=f"{HOST}:{port}", drain=_DRAIN),
         storage=app.Storage(MemoryCheckpoints(), MemoryItems(), tenants, always_ready, MemoryNodeCache()),
-        on_ready=lambda target: say(Ready(target, api_key, tenant_id)),
+        on_ready=lambda targets: say(Ready(targets.target, api_key, tenant_id)),
         stop=stop,
     )
 
 
 async def _serve_databases(
-    port: int, folder: Path, say: Callable[[Ready], None], stop: asyncio.Event
+    port: int, admin_port: int, folder: Path, say: Callable[[Ready], None], stop: asyncio.Event
 ) -> None:
     postgres, valkey = LocalPostgres(folder), LocalValkey(folder)
     async with _running(postgres, valkey):
@@ -142,12 +152,23 @@ async def _serve_databases(
             database_url=app_url,
             ops_database_url=postgres.url(DATABASE, user="tenure_ops", password=credentials.ops_password),
             redis_url=valkey.url,
+            admin_listen=f"{HOST}:{admin_port}",
             drain=_DRAIN,
         )
 
-        def on_ready(target: str) -> None:
-            database_url = postgres.url(DATABASE)
-            say(Ready(target, credentials.api_key, credentials.tenant_id, database_url, app_url, valkey.url))
+        def on_ready(targets: app.Targets) -> None:
+            say(
+                Ready(
+                    targets.target,
+                    credentials.api_key,
+                    credentials.tenant_id,
+                    database_url=postgres.url(DATABASE),
+                    app_database_url=app_url,
+                    redis_url=valkey.url,
+                    admin_target=targets.admin_target,
+                    operator_key=credentials.operator_key,
+                )
+            )
 
         watching = asyncio.create_task(_stop_with(postgres, stop))
         try:
@@ -205,12 +226,13 @@ async def _prepare(postgres: LocalPostgres, folder: Path) -> _Credentials:
         app_password=credentials.app_password,
         ops_password=credentials.ops_password,
     )
+    tenants = PostgresTenants(postgres.url(DATABASE, user="tenure_ops", password=credentials.ops_password))
     if found is None:
-        tenants = PostgresTenants(
-            postgres.url(DATABASE, user="tenure_ops", password=credentials.ops_password)
-        )
         tenant_id, api_key = await _new_tenant(tenants)
         credentials = replace(credentials, tenant_id=tenant_id, api_key=api_key)
+    if not credentials.operator_key:
+        operator_key = await tenants.create_key(OPERATORS, Role.OPERATOR.scopes)
+        credentials = replace(credentials, operator_key=operator_key)
         write_secret(file, json.dumps(asdict(credentials)))
     return credentials
 
@@ -227,7 +249,7 @@ async def _create_database(url: str) -> bool:
 
 async def _new_tenant(tenants: TenantAdmin) -> tuple[str, str]:
     tenant = await tenants.create_tenant(_TENANT_NAME)
-    return str(tenant), await tenants.create_key(tenant, frozenset(Scope))
+    return str(tenant), await tenants.create_key(tenant, TENANT_SCOPES)
 
 
 @contextmanager
@@ -241,7 +263,7 @@ def _announcing(where: str, ready_file: Path | None) -> Iterator[Callable[[Ready
     def say(ready: Ready) -> None:
         if ready_file is not None:
             write_secret(ready_file, json.dumps(asdict(ready)))
-        click.echo(_paste(ready.target, ready.api_key, where))
+        click.echo(_paste(ready, where))
 
     if ready_file is None:
         yield say
@@ -255,13 +277,14 @@ def _announcing(where: str, ready_file: Path | None) -> Iterator[Callable[[Ready
         ready_file.unlink(missing_ok=True)
 
 
-def _paste(target: str, api_key: str, where: str) -> str:
+def _paste(ready: Ready, where: str) -> str:
+    administer = f"    export TENURE_ADMIN_TARGET={ready.admin_target}\n" if ready.admin_target else ""
     return f"""
-Tenure serves on {target} (data {where}). Ctrl-C stops it.
+Tenure serves on {ready.target} (data {where}). Ctrl-C stops it.
 
-    export TENURE_TARGET={target}
-    export TENURE_API_KEY={api_key}
-
+    export TENURE_TARGET={ready.target}
+    export TENURE_API_KEY={ready.api_key}
+{administer}
     from tenure_client import TenureSaver
     saver = TenureSaver()
     graph = builder.compile(checkpointer=saver)

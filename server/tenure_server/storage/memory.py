@@ -259,6 +259,9 @@ class MemoryTenants:
     async def find_key(self, tenant: TenantId, key_id: str) -> StoredKey | None:
         return self._keys.get((tenant, key_id))
 
+    async def mark_used(self, tenant: TenantId, key_id: str) -> None:
+        return
+
     async def create_tenant(self, name: str) -> TenantId:
         tenant = TenantId(uuid4())
         self._tenants.add(tenant)

@@ -295,6 +295,10 @@ class KeyStore(Protocol):
         """
         ...
 
+    async def mark_used(self, tenant: TenantId, key_id: str) -> None:
+        """Note that a key is used now; of several notes within a minute the first counts."""
+        ...
+
 
 class TenantAdmin(Protocol):
     """What the command line does to tenants and keys."""

@@ -22,6 +22,8 @@ CODES: Final = {
     "SCOPE_MISSING": grpc.StatusCode.PERMISSION_DENIED,
     "OUTSIDE_RULES": grpc.StatusCode.PERMISSION_DENIED,
     "THREAD_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "TENANT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "KEY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "THREAD_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "DELTA_CHANNEL_IN_USE": grpc.StatusCode.FAILED_PRECONDITION,
     "CHUNKS_MISSING": grpc.StatusCode.FAILED_PRECONDITION,

@@ -11,7 +11,12 @@ _MIN_POOL = 2
 
 
 def worker_environment(
-    env: Mapping[str, str], config: Config, target: str, number: int, server_id: str
+    env: Mapping[str, str],
+    config: Config,
+    target: str,
+    number: int,
+    server_id: str,
+    admin_target: str | None = None,
 ) -> dict[str, str]:
     """Return the environment of a worker: its part of what the whole server was given.
 
@@ -20,9 +25,10 @@ def worker_environment(
         config: Settings of the whole server.
         target: host:port that all workers listen on.
         number: The worker's, from 1.
+        admin_target: host:port of AdminService, which worker 1 serves; None = nobody does.
         server_id: Tells this server from others in telemetry, if the environment does not.
     """
-    ours = {"TENURE_HEALTH_LISTEN", "TENURE_READY_FILE", "TENURE_WORKERS"}
+    ours = {"TENURE_ADMIN_LISTEN", "TENURE_HEALTH_LISTEN", "TENURE_READY_FILE", "TENURE_WORKERS"}
     if number != 1:
         ours |= {"TENURE_OPS_DATABASE_URL", "TENURE_ADMIN_DATABASE_URL"}
     resource = dict(
@@ -30,8 +36,13 @@ def worker_environment(
     )
     # Under one id the series of several workers would overwrite each other.
     resource["service.instance.id"] = f"{resource.get('service.instance.id', server_id)}-{number}"
-    return {name: value for name, value in env.items() if name not in ours} | {
-        "TENURE_LISTEN": target,
-        "TENURE_POOL_SIZE": str(max(_MIN_POOL, config.pool_size // config.workers)),
-        "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{name}={value}" for name, value in resource.items()),
-    }
+    admin = {} if admin_target is None or number != 1 else {"TENURE_ADMIN_LISTEN": admin_target}
+    return (
+        {name: value for name, value in env.items() if name not in ours}
+        | admin
+        | {
+            "TENURE_LISTEN": target,
+            "TENURE_POOL_SIZE": str(max(_MIN_POOL, config.pool_size // config.workers)),
+            "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{name}={value}" for name, value in resource.items()),
+        }
+    )

@@ -12,7 +12,7 @@ from tenure_server.errors import ConfigError
 
 
 @contextmanager
-def reserved(listen: str) -> Iterator[str]:
+def reserved(listen: str, variable: str = "TENURE_LISTEN") -> Iterator[str]:
     """Hold a port that nobody has, for workers alone, and give host:port; port 0 takes a free one.
 
     The socket is bound and never listens, so it gets no connection. It is bound without SO_REUSEPORT, which
@@ -28,7 +28,7 @@ def reserved(listen: str) -> Iterator[str]:
         reservation = _bound(host.strip("[]"), int(port))
     except OSError as error:
         hint = "; is another server there?" if error.errno == errno.EADDRINUSE else ""
-        raise ConfigError([f"TENURE_LISTEN: cannot listen on {listen}: {error.strerror}{hint}"]) from None
+        raise ConfigError([f"{variable}: cannot listen on {listen}: {error.strerror}{hint}"]) from None
     with reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -15,8 +15,8 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from tenure_server.config import Config
@@ -42,8 +42,8 @@ async def supervise(config: Config) -> None:
         WorkersFailed: A worker dies again and again, or one had to be killed at the end.
     """
     async with _health(config.health_listen) as show:
-        with reserved(config.listen) as target:
-            supervisor = _Supervisor(config, target, show)
+        with reserved(config.listen) as target, _admin_port(config.admin_listen) as admin_target:
+            supervisor = _Supervisor(config, target, admin_target, show)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, supervisor.stop)
@@ -52,6 +52,16 @@ async def supervise(config: Config) -> None:
             finally:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _admin_port(listen: str | None) -> Iterator[str | None]:
+    """Hold the port of AdminService for the worker that serves it, if that is asked for."""
+    if listen is None:
+        yield None
+        return
+    with reserved(listen, "TENURE_ADMIN_LISTEN") as target:
+        yield target
 
 
 @asynccontextmanager
@@ -81,9 +91,16 @@ class _Supervisor:
     Ready from when every worker was ready at the same time, as long as one of them is.
     """
 
-    def __init__(self, config: Config, target: str, show: Callable[[bool], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        target: str,
+        admin_target: str | None,
+        show: Callable[[bool], Awaitable[None]],
+    ) -> None:
         self._config = config
         self._target = target
+        self._admin_target = admin_target
         self._show = show
         self._server_id = str(uuid.uuid4())
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -171,7 +188,7 @@ class _Supervisor:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-P", "-m", "tenure_server", "serve", "--slot", str(number)),
                     stdin=theirs.fileno(),
-                    env=worker_environment(os.environ, self._config, self._target, number, self._server_id),
+                    env=self._environment(number),
                     # Ctrl-C in a terminal reaches the whole process group; stopping workers is our decision.
                     start_new_session=True,
                 )
@@ -197,6 +214,11 @@ class _Supervisor:
             await self._show_health()
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
+    def _environment(self, number: int) -> dict[str, str]:
+        return worker_environment(
+            os.environ, self._config, self._target, number, self._server_id, self._admin_target
+        )
+
     async def _hear(self, number: int, message: dict[str, Any]) -> None:
         faults = message.get("faults")
         if faults is not None and not self._announced:
@@ -210,7 +232,10 @@ class _Supervisor:
         if len(self._ready) == self._config.workers and not self._announced:
             self._announced = True
             if self._config.ready_file is not None:
-                write_secret(self._config.ready_file, json.dumps({"target": self._target}))
+                told = {"target": self._target}
+                if self._admin_target is not None:
+                    told["admin_target"] = self._admin_target
+                write_secret(self._config.ready_file, json.dumps(told))
             _log.info("%d workers serve on %s", self._config.workers, self._target)
         await self._show_health()
 

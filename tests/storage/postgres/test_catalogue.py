@@ -144,7 +144,14 @@ def test_reads_are_stable_and_writes_volatile(catalogue: psycopg.Connection[Tupl
     }
     writes = {
         *("write_batch_1", "delete_thread_1", "delete_runs_1", "copy_thread_1", "prune_thread_1"),
-        *("write_batch_2", "write_items_1", "touch_items_1", "set_item_index_1", "put_vectors_1"),
+        *(
+            "write_batch_2",
+            "write_items_1",
+            "touch_items_1",
+            "key_used_1",
+            "set_item_index_1",
+            "put_vectors_1",
+        ),
     }
     assert {name: rows[name] for name in reads} == dict.fromkeys(reads, "s")
     assert {name: rows[name] for name in writes} == dict.fromkeys(writes, "v")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
-from tenure_server.domain import PutCheckpoint, Scope
+from tenure_server.domain import TENANT_SCOPES, PutCheckpoint
 from tenure_server.errors import Unavailable
 from tenure_server.keys import ApiKey
 from tenure_server.rules import parse
@@ -88,7 +88,7 @@ async def test_an_older_server_does_not_find_a_key_whose_rules_it_does_not_know(
     tenant: Tenant, database: Database
 ) -> None:
     for rules, found in ((None, 1), (parse(["threads:a-:r"]), 0)):
-        key = ApiKey.parse(await database.tenants().create_key(tenant.id, frozenset(Scope), rules=rules))
+        key = ApiKey.parse(await database.tenants().create_key(tenant.id, TENANT_SCOPES, rules=rules))
         assert key is not None
         params = {"tenant": tenant.id, "key_id": key.key_id}
         assert len(older.call(database, older.FIND_KEY, params)) == found
@@ -98,7 +98,7 @@ async def test_an_older_server_does_not_find_a_key_whose_rules_it_does_not_know(
 async def test_a_key_with_a_rule_of_a_later_version_is_not_found(
     tenant: Tenant, database: Database, texts: str
 ) -> None:
-    key = ApiKey.parse(await database.tenants().create_key(tenant.id, frozenset(Scope)))
+    key = ApiKey.parse(await database.tenants().create_key(tenant.id, TENANT_SCOPES))
     assert key is not None
     opened = await pool.Database.open(database.app_url, max_size=1)
     keys = PostgresKeys(opened)

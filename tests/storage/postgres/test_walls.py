@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from tenure_server.domain import StoredKey, TenantId
+from tenure_server.domain import OPERATORS, Role, StoredKey, TenantId
 from tenure_server.keys import ApiKey
 from tenure_server.storage.postgres import migrate
 from tenure_server.storage.postgres.checkpoints import PostgresCheckpoints
@@ -19,6 +19,7 @@ from tenure_server.storage.postgres.pool import Database
 from tenure_server.storage.postgres.tenants import PostgresKeys
 
 from tests.harness.databases import Database as DatabaseNames
+from tests.harness.running import run
 from tests.storage.chunked import read
 from tests.storage.postgres.walls import PREDICATE, cut_predicates, drop_policies
 from tests.storage.tenant import Tenant
@@ -92,6 +93,38 @@ async def test_a_key_is_found_only_by_its_own_tenant(one_wall: DatabaseNames) ->
         keys = PostgresKeys(database)
         assert isinstance(await keys.find_key(tenant.id, key.key_id), StoredKey)
         assert await keys.find_key(stranger.id, key.key_id) is None
+
+
+async def test_the_use_of_a_key_is_noted_only_by_its_own_tenant(one_wall: DatabaseNames) -> None:
+    async with opened(one_wall) as database:
+        tenant, stranger = await two_tenants(one_wall, database)
+        key = ApiKey.parse(await one_wall.tenants().create_key(tenant.id, frozenset()))
+        assert key is not None
+        keys = PostgresKeys(database)
+        used = "SELECT last_used_at IS NOT NULL FROM tenure.api_key WHERE key_id = %s"
+        with psycopg.connect(one_wall.admin_url, autocommit=True) as admin:
+            await keys.mark_used(stranger.id, key.key_id)
+            assert admin.execute(used, [key.key_id]).fetchone() == (False,)
+            await keys.mark_used(tenant.id, key.key_id)
+            assert admin.execute(used, [key.key_id]).fetchone() == (True,)
+
+
+async def test_operators_are_not_found_where_payloads_are_served(one_wall: DatabaseNames) -> None:
+    key = ApiKey.parse(await one_wall.tenants().create_key(OPERATORS, Role.OPERATOR.scopes))
+    assert key is not None
+    async with opened(one_wall) as database:
+        assert await PostgresKeys(database).find_key(OPERATORS, key.key_id) is None
+
+
+def test_policies_alone_hide_operators(database: DatabaseNames) -> None:
+    cut_predicates(database)
+    key = run(database.tenants().create_key(OPERATORS, Role.OPERATOR.scopes))
+    parsed = ApiKey.parse(key)
+    assert parsed is not None
+    find = "SELECT count(*) FROM tenure.find_key_2(%s, %s)"
+    for url, found in ((database.app_url, 0), (database.admin_url, 1)):
+        with psycopg.connect(url) as connection:
+            assert connection.execute(find, [OPERATORS, parsed.key_id]).fetchone() == (found,)
 
 
 async def test_with_both_walls_down_the_leak_is_seen(database: DatabaseNames) -> None:

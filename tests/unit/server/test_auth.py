@@ -14,12 +14,12 @@ import pytest
 import tenure.v1
 from tenure_server import auth, errors
 from tenure_server.auth import Authenticator
-from tenure_server.domain import Principal, Scope, StoredKey, TenantId
+from tenure_server.domain import OPERATORS, TENANT_SCOPES, Principal, Role, Scope, StoredKey, TenantId
 from tenure_server.keys import ApiKey
 from tenure_server.rules import parse
 from tenure_server.storage.memory import MemoryTenants
 
-ALL = frozenset(Scope)
+ALL = TENANT_SCOPES
 
 
 class Keys(MemoryTenants):
@@ -225,14 +225,18 @@ def test_every_rpc_of_the_protocol_has_a_rule() -> None:
 
 
 def test_the_rules_are_those_that_the_protocol_tells() -> None:
-    text = (Path(__file__).parents[3] / "proto/tenure/v1/checkpoints.proto").read_text()
-    told = re.findall(r"Needs scope `(\w+)`\.\n\s+rpc (\w+)", text)
-    assert len(told) == 9
-    for scope, method in told:
-        assert auth.RULES[f"/tenure.v1.CheckpointService/{method}"] is Scope(scope)
+    protos = Path(__file__).parents[3] / "proto/tenure/v1"
+    for service, count in {"Checkpoint": 9, "Admin": 12}.items():
+        name = "admin" if service == "Admin" else "checkpoints"
+        text = (protos / f"{name}.proto").read_text()
+        told = re.findall(r"Needs scope `(\w+)`(?: or `(\w+)`)?\.\n\s+rpc (\w+)", text)
+        assert len(told) == count
+        for *scopes, method in told:
+            expected = {Scope(scope) for scope in scopes if scope}
+            assert auth.RULES[f"/tenure.v1.{service}Service/{method}"] == expected
     for plain in ("Read", "Write"):
         rules = [auth.RULES[f"/tenure.v1.CheckpointService/{name}"] for name in (plain, f"{plain}Sliced")]
-        assert rules[0] is rules[1]
+        assert rules[0] == rules[1]
 
 
 @pytest.mark.parametrize("method", auth.RULES)
@@ -240,13 +244,65 @@ def test_a_key_may_call_what_its_scopes_cover(method: str) -> None:
     needed = auth.RULES[method]
     for scope in Scope:
         principal = Principal(TenantId(uuid4()), "key", frozenset({scope}))
-        if needed in {None, scope}:
+        if scope in needed or (needed == auth.ANY and scope is not Scope.OPERATOR):
             auth.authorize(principal, method)
             continue
-        assert needed is not None
         with pytest.raises(errors.ScopeMissing) as caught:
             auth.authorize(principal, method)
-        assert caught.value.metadata == {"scope": needed.value}
+        told = " or ".join(sorted(scope.value for scope in needed)) or "of a tenant"
+        assert caught.value.metadata == {"scope": told}
+
+
+ADMIN = [method for method in auth.RULES if method.startswith("/tenure.v1.AdminService/")]
+
+
+@pytest.mark.parametrize("method", ADMIN)
+def test_nothing_of_administration_is_for_agents_or_for_limited_keys(method: str) -> None:
+    agent = Principal(TenantId(uuid4()), "key", Role.AGENT.scopes)
+    with pytest.raises(errors.ScopeMissing):
+        auth.authorize(agent, method)
+    limited = Principal(
+        TenantId(uuid4()), "key", auth.RULES[method], parse(["threads:*:rw", "namespaces:*:rw"])
+    )
+    with pytest.raises(errors.OutsideRules):
+        auth.authorize(limited, method)
+
+
+def test_operators_reach_nothing_but_administration() -> None:
+    operator = Principal(OPERATORS, "key", Role.OPERATOR.scopes)
+    for method in auth.RULES:
+        if method in ADMIN:
+            auth.authorize(operator, method)
+        else:
+            with pytest.raises(errors.ScopeMissing):
+                auth.authorize(operator, method)
+
+
+async def test_uses_of_a_key_are_noted_once_a_minute_and_behind_the_call() -> None:
+    keys = Keys()
+    key = await keys.new()
+    noted, open_ = [], asyncio.Event()
+
+    async def mark_used(tenant: TenantId, key_id: str) -> None:
+        noted.append((tenant, key_id))
+        await open_.wait()
+        raise errors.Unavailable
+
+    keys.mark_used = mark_used  # type: ignore[method-assign]
+    authenticator = Authenticator(keys, trust=0.0)
+    for _ in range(3):
+        await authenticator.authenticate(_bearer(key.text()))
+    await asyncio.sleep(0)
+    other = await keys.new()
+    await authenticator.authenticate(_bearer(other.text()))
+    assert noted == [(key.tenant, key.key_id)], "one at a time, and no call has waited for it"
+    open_.set()
+    while len(noted) < 2:
+        await asyncio.sleep(0)
+    assert noted[1:] == [(other.tenant, other.key_id)], (
+        "one that fails does not keep the next from being noted"
+    )
+    assert keys.lookups == {key.key_id: 3, other.key_id: 1}
 
 
 def test_an_rpc_that_does_not_say_that_it_checks_rules_refuses_limited_keys(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tenure.v1 import store_pb2 as pb
 from tenure_server import errors
-from tenure_server.domain import Principal, Scope, TenantId
+from tenure_server.domain import TENANT_SCOPES, Principal, TenantId
 from tenure_server.limits import Limits
 from tenure_server.services.caller import principal
 from tenure_server.services.store import StoreService
@@ -66,7 +66,7 @@ class _Direct:
         """Run a call and return the reason for which it was refused as a whole."""
 
         async def run() -> None:
-            principal.set(Principal(TENANT, "key", frozenset(Scope)))
+            principal.set(Principal(TENANT, "key", TENANT_SCOPES))
             await serve
 
         try:

@@ -13,7 +13,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from tenure_server import errors, telemetry
-from tenure_server.storage.postgres import faults, items_sweeping
+from tenure_server.storage.postgres import faults, items_sweeping, tenant_sweeping
 
 _log = logging.getLogger("tenure")
 
@@ -149,6 +149,7 @@ class Swept:
         operations: Records of operations that nobody repeats any more.
         items: Items whose time has run out.
         namespaces: Namespaces that hold no items any more.
+        tenants: Rows of deleted tenants.
     """
 
     garbage: int = 0
@@ -156,21 +157,26 @@ class Swept:
     operations: int = 0
     items: int = 0
     namespaces: int = 0
+    tenants: int = 0
 
 
 class Sweeper:
     """Frees rows in the background; of all replicas' sweepers one works at a time."""
 
-    def __init__(self, dsn: str, *, retention: float = 24 * 3600.0) -> None:
+    def __init__(
+        self, dsn: str, *, retention: float = 24 * 3600.0, grace: float = tenant_sweeping.GRACE
+    ) -> None:
         """Take where to connect.
 
         Args:
             dsn: As `tenure_ops`, or as a role that may act as it.
             retention: Seconds for which operations can be repeated and pending writes wait for their
                 checkpoint.
+            grace: Seconds for which the rows of a deleted tenant stay.
         """
         self._dsn = dsn
         self._retention = retention
+        self._grace = grace
         self._position = _START
         self._namespaces = items_sweeping.EmptyNamespaces()
 
@@ -207,6 +213,7 @@ class Sweeper:
                     await self._delete_orphans(connection, swept, stop)
                     swept.items = await items_sweeping.delete_expired(connection, SLICE, _SLICES, stop)
                     swept.namespaces = await self._namespaces.delete(connection, SLICE, _SLICES, stop)
+                    swept.tenants = await tenant_sweeping.free(connection, self._grace, SLICE, _SLICES, stop)
         for kind, rows in vars(swept).items():
             if rows:
                 telemetry.swept.add(rows, {"kind": kind})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import LiteralString
 from uuid import uuid4
@@ -11,13 +11,14 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from tenure_server import errors
-from tenure_server.domain import Scope, StoredKey, TenantId
+from tenure_server.domain import OPERATORS, Scope, StoredKey, TenantId
 from tenure_server.keys import ApiKey
 from tenure_server.rules import Rules, parse
 from tenure_server.storage.postgres import faults
 from tenure_server.storage.postgres.pool import Database
 
 _FIND_KEY: LiteralString = "SELECT * FROM tenure.find_key_2(%s, %s)"
+_KEY_USED: LiteralString = "SELECT tenure.key_used_1(%s, %s)"
 _CREATE_TENANT: LiteralString = "INSERT INTO tenure.tenant (tenant_id, name) VALUES (%s, %s)"
 _CREATE_KEY: LiteralString = """
 INSERT INTO tenure.api_key (tenant_id, key_id, digest, scopes, rules, expires_at)
@@ -25,7 +26,7 @@ SELECT
     t.tenant_id, %(key_id)s, %(digest)s, %(scopes)s, %(rules)s,
     now() + make_interval(secs => %(expires_in)s)
 FROM tenure.tenant AS t
-WHERE t.tenant_id = %(tenant)s
+WHERE t.tenant_id = %(tenant)s AND t.deleted_at IS NULL
 """
 _REVOKE_KEY: LiteralString = """
 UPDATE tenure.api_key
@@ -41,16 +42,28 @@ class PostgresKeys:
         self._database = database
 
     async def find_key(self, tenant: TenantId, key_id: str) -> StoredKey | None:
+        if tenant == OPERATORS:
+            return None
         rows = await self._database.call(tenant, _FIND_KEY, [tenant, key_id], operation="find_key")
-        for digest, scopes, texts, expires_at, revoked_at in rows:
-            # A scope of a later version means nothing here.
-            known = frozenset(Scope(scope) for scope in scopes if scope in {s.value for s in Scope})
-            try:
-                limits = parse(texts)
-            except ValueError:
-                return None
-            return StoredKey(tenant, key_id, digest, known, expires_at, revoked_at, limits)
+        return stored_key(tenant, key_id, rows[0]) if rows else None
+
+    async def mark_used(self, tenant: TenantId, key_id: str) -> None:
+        await self._database.call(tenant, _KEY_USED, [tenant, key_id], operation="key_used", writes=True)
+
+
+def stored_key(tenant: TenantId, key_id: str, row: TupleRow) -> StoredKey | None:
+    """Return the key that a row of `find_key_2` is about, None if its rules cannot be understood."""
+    digest, scopes, texts, expires_at, revoked_at = row
+    try:
+        limits = parse(texts)
+    except ValueError:
         return None
+    return StoredKey(tenant, key_id, digest, known_scopes(scopes), expires_at, revoked_at, limits)
+
+
+def known_scopes(names: Sequence[str]) -> frozenset[Scope]:
+    """Return what a key may do; a scope of a later version means nothing here."""
+    return frozenset(Scope(name) for name in names if name in {scope.value for scope in Scope})
 
 
 class PostgresTenants:
