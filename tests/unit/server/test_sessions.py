@@ -230,14 +230,14 @@ async def test_what_is_acknowledged_or_read_amid_a_drain_is_not_lost(served: Ser
     stream = Stream(served)
     for number in range(200):
         await stream.send(write(str(number)))
+    # Before any answer is looked at: by then a quick server would have read them all.
+    served.sessions.drain()
     answered = set()
     while (answer := await stream.receive()) is not None:
         answered.add(answer.call_id)
-        if len(answered) == 50:
-            served.sessions.drain()
 
     stored = [one.ref.thread_id for part in await served.call("List") for one in part.page.checkpoints]
-    assert 50 <= len(answered) < 200
+    assert 1 <= len(answered) < 200
     assert sorted(stored) == sorted(str(call_id - 1) for call_id in answered)
 
 
