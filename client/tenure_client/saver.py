@@ -7,11 +7,12 @@ signatures are spelled out because LangGraph inspects them, and `self.serde` is 
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -28,6 +29,14 @@ from tenure_client import calls, operations
 from tenure_client.connection import Connection
 from tenure_client.errors import InvalidRequest
 from tenure_client.serde import TenureSerializer, TypeName
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def _inspected(method: T) -> T:
+    """Keep the signature of a method that LangGraph asks for with each run, which takes 10 us to find out."""
+    vars(method)["__signature__"] = inspect.signature(method)
+    return method
 
 
 class Done:
@@ -202,6 +211,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
             operations.put(config, checkpoint, metadata, new_versions, self.serde, self.connection.held),
         )
 
+    @_inspected
     def put_writes(
         self,
         config: RunnableConfig,
@@ -300,6 +310,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
             operations.put(config, checkpoint, metadata, new_versions, self.serde, self.connection.held),
         )
 
+    @_inspected
     async def aput_writes(
         self,
         config: RunnableConfig,

@@ -56,6 +56,18 @@ class Operation:
         span.end()
 
 
+class _Untraced(Operation):
+    """What all operations share that have no span, and so nothing to count for."""
+
+    __slots__ = ()
+
+    def sent(self, size: int) -> None:
+        pass
+
+
+_UNTRACED = _Untraced()
+
+
 def operation(name: str, *, current: bool = True) -> Operation:
     """Begin an operation, in a CLIENT span or in none if the application does not trace.
 
@@ -66,10 +78,10 @@ def operation(name: str, *, current: bool = True) -> Operation:
     """
     trace: Any = sys.modules.get("opentelemetry.trace")
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        return Operation()
+        return _UNTRACED
     span = trace.get_tracer("tenure.client").start_span(name, kind=trace.SpanKind.CLIENT)
     if not span.get_span_context().is_valid:
-        return Operation()
+        return _UNTRACED
     token = _attach(trace, span) if current else None
     return Operation(_traceparent(span.get_span_context()), span=span, token=token)
 

@@ -63,6 +63,9 @@ SERVICES: Final = (
 )
 _READINESS_INTERVAL = 2.0
 _SWEEP_INTERVAL = 60.0
+_COLLECT_AFTER = (20_000, 20, 20)
+"""Objects and collections between collections of garbage: serving a batch leaves no circles, so that most of
+the usual ones, after each 700 objects, find nothing (2 % of the server's CPU)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,7 @@ async def serve(
         # What is there by now stays: looking at it in each full collection would hold up everybody for 40 ms.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
         await server.start()
         targets = Targets(target)
         if config.admin_listen is not None:

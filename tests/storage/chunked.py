@@ -93,7 +93,7 @@ def put_edits(
     mutation = put(thread, id, parent, ns=ns, versions=held, new=new, metadata=metadata)
     assert isinstance(mutation, PutCheckpoint)
     told = [ChannelValue(channel, held[channel], edit) for channel, edit in edits.items()]
-    return replace(mutation, new_values=[*mutation.new_values, *told])
+    return mutation._replace(new_values=[*mutation.new_values, *told])
 
 
 class History:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -177,7 +176,7 @@ async def test_a_mutation_whose_time_passes_in_the_queue_is_not_applied(
     first = [start(tenant.write(put(f"first {number}", "1"))) for number in range(MAX_CALLS)]
     await until(lambda: len(gated.writes) == MAX_CALLS)
     late, patient = put("late", "1"), put("patient", "1")
-    waiting = [start(tenant.apply(replace(late, operation=operation(0.01)))), start(tenant.apply(patient))]
+    waiting = [start(tenant.apply(late._replace(operation=operation(0.01)))), start(tenant.apply(patient))]
     assert [type(one) for one in await waiting[0]] == [errors.DeadlineExceeded], "told when its time passes"
     assert not any(one.done() for one in (*first, waiting[1]))
     gated.open.set()
@@ -283,7 +282,7 @@ async def test_a_locked_thread_holds_up_none_of_its_neighbours(
 @on_postgres
 async def test_what_waits_for_a_lock_fails_at_its_own_deadline(on_locks: Tenant, locked: Session) -> None:
     await lock(locked, on_locks, "busy")
-    hasty = replace(put("busy", "2", "1"), operation=operation(0.3))
+    hasty = put("busy", "2", "1")._replace(operation=operation(0.3))
     outcomes = await asyncio.gather(on_locks.apply(hasty), on_locks.apply(put("free", "2", "1")))
 
     assert [type(outcome) for (outcome,) in outcomes] == [errors.DeadlineExceeded, type(None)]
@@ -299,7 +298,7 @@ async def test_what_waits_behind_a_lock_fails_at_its_own_deadline_too(
     await lock(locked, on_locks, "busy")
     patient = start(on_locks.apply(put("busy", "2", "1")))
     await blocked_by(locked, contract_database.admin_url)
-    hasty = replace(put("busy", "3", "2"), operation=operation(0.1))
+    hasty = put("busy", "3", "2")._replace(operation=operation(0.1))
     (outcome,) = await on_locks.apply(hasty)
 
     assert isinstance(outcome, errors.DeadlineExceeded)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 
 import pytest
 from tenure_server import errors
@@ -330,8 +329,8 @@ async def test_mutations_of_one_thread_are_applied_in_order(tenant: Tenant) -> N
 
 
 async def test_a_mutation_whose_time_is_up_fails_alone(tenant: Tenant) -> None:
-    late = dataclasses.replace(put("t", "2", "1"), operation=operation(-1))
-    late_writes = dataclasses.replace(put_writes("t", "1", Write()), operation=operation(-1))
+    late = put("t", "2", "1")._replace(operation=operation(-1))
+    late_writes = put_writes("t", "1", Write())._replace(operation=operation(-1))
     outcomes = await tenant.apply(put("t", "1"), late, late_writes, put("t", "3", "1"))
     assert [type(outcome) for outcome in outcomes] == [
         type(None),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
 from tenure_server import errors
@@ -192,7 +191,7 @@ async def test_what_a_repeated_operation_writes_does_not_hide_what_others_write(
 async def test_an_operation_with_another_content_is_refused_alone(tenant: Tenant) -> None:
     by = operation()
     await tenant.apply(group(put("k"), by=by))
-    changed = group(put("k", {"n": 2}), put("new"), by=replace(by, digest=b"e" * 32))
+    changed = group(put("k", {"n": 2}), put("new"), by=by._replace(digest=b"e" * 32))
     refused, fine = await tenant.apply(changed, group(put("other")))
     assert isinstance(refused, errors.OperationMismatch)
     assert fine is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from tenure_server import errors
 from tenure_server.items import ItemVectors, Vector
@@ -162,4 +160,4 @@ async def test_a_new_index_forgets_the_vectors_and_items_are_embedded_anew(tenan
     with pytest.raises(errors.IndexMismatch):
         await tenant.put_vectors(index=INDEX)
     with pytest.raises(errors.OperationMismatch):
-        await tenant.set_index(INDEX, replace(by, digest=b"e" * 32))
+        await tenant.set_index(INDEX, by._replace(digest=b"e" * 32))

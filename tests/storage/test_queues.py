@@ -124,7 +124,7 @@ async def test_a_busy_thread_delays_only_itself(asked: Asked) -> None:
     await more[0]
 
 
-async def test_each_answer_is_told_as_soon_as_it_is_there(asked: Asked) -> None:
+async def test_an_answer_that_is_there_before_the_last_one_is_told_at_once(asked: Asked) -> None:
     told: list[tuple[int, str]] = []
     answers = asked.ask("busy", "free", answered=lambda index, answer: told.append((index, answer)))
     await asked.settle()
@@ -135,7 +135,7 @@ async def test_each_answer_is_told_as_soon_as_it_is_there(asked: Asked) -> None:
     assert not answers.done()
     asked.calls[1].end()
     assert await answers == ["did busy", "did free"]
-    assert told == [(1, "did free"), (0, "did busy")]
+    assert told == [(1, "did free")], "the last one comes with the others, to whom waits for all"
 
 
 async def test_a_failure_or_a_caller_that_has_gone_is_told_no_answers(asked: Asked) -> None:

@@ -95,6 +95,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         accepted: dict[int, Mutation] = {}
         refused: dict[int, errors.TenureError | None] = {}
         room = maximum = self._limits.max_operation_bytes
+        allowed = rules()
         for index, (message, inflated) in enumerate(zip(request.mutations, weights, strict=True)):
             field = f"mutations[{index}]"
             try:
@@ -108,7 +109,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
                 room -= inflated
                 mutation = self._requests.mutation(message, field)
                 kind = message.WhichOneof("kind")
-                rules().check_thread(
+                allowed.check_thread(
                     mutation.ref.thread_id, write=True, field=f"{field}.{kind}.ref.thread_id"
                 )
                 remaining([mutation.operation])

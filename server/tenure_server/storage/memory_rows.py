@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +125,7 @@ class Namespace:
             self.writes.pop(checkpoint_id, None)
         for checkpoint_id, put in self.checkpoints.items():
             if put.parent_checkpoint_id in doomed:
-                self.checkpoints[checkpoint_id] = dataclasses.replace(put, parent_checkpoint_id=None)
+                self.checkpoints[checkpoint_id] = put._replace(parent_checkpoint_id=None)
         held = {item for put in self.checkpoints.values() for item in put.channel_versions.items()}
         self.values = {key: value for key, value in self.values.items() if key in held}
         if self.override in doomed:

@@ -41,25 +41,80 @@ _EXPIRY_STEP = 0.002
 Call = Callable[[Sequence[T], bool], Coroutine[Any, Any, Sequence[A]]]
 
 
+class _Asker(Generic[A]):
+    """Who waits for the answers to some operations.
+
+    Attributes:
+        all_there: Done when the last answer is there, or has failed.
+        answers: By the index of the operation, as far as they are there.
+        left: How many are not.
+        context: Of the caller.
+    """
+
+    __slots__ = ("_answered", "_untold", "all_there", "answers", "context", "left")
+
+    def __init__(self, count: int, answered: Callable[[int, A], None] | None) -> None:
+        self.all_there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.answers: list[Any] = [None] * count
+        self.left = count
+        self.context: Context = copy_context()
+        self._answered = answered
+        self._untold: list[int] = []
+
+    def answer(self, index: int, answer: A) -> None:
+        self.answers[index] = answer
+        self._untold.append(index)
+        self.left -= 1
+        if not self.left and not self.all_there.done():
+            self.all_there.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        if not self.all_there.done():
+            self.all_there.set_exception(error)
+            # Counts as seen, should the caller have given up.
+            self.all_there.exception()
+
+    def tell(self) -> None:
+        """Tell the answers that are there if the caller has to wait for more."""
+        if self._answered is not None and self.left and not self.all_there.done():
+            for index in self._untold:
+                self._answered(index, self.answers[index])
+        self._untold.clear()
+
+
 @dataclass(slots=True, eq=False)
 class Waiting(Generic[T, A]):
-    """An operation in a queue, and who waits for its answer.
+    """An operation in a queue.
 
     Attributes:
         what: What to ask.
         size: Bytes of it, about.
         thread_id: The thread that it changes, None if it changes nothing.
         deadline: `time.monotonic()` after which it must not begin, None if somebody else sees to that.
-        answer: What the store says.
-        context: Of the caller.
+        asker: Who waits for the answer; set by `Queue.ask`.
+        index: Which of its operations this is.
+        over: Whether it has been answered, or nobody waits any more.
     """
 
     what: T
     size: int
     thread_id: str | None
     deadline: float | None = None
-    answer: asyncio.Future[A] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    context: Context = field(default_factory=copy_context)
+    asker: _Asker[A] = field(init=False)
+    index: int = field(init=False)
+    over: bool = field(init=False, default=False)
+
+    def answer(self, answer: A) -> None:
+        """Give the answer to who waits for it, if somebody does."""
+        if not self.over:
+            self.over = True
+            self.asker.answer(self.index, answer)
+
+    def fail(self, error: Exception) -> None:
+        """Raise an error where the answer is waited for."""
+        if not self.over:
+            self.over = True
+            self.asker.fail(error)
 
 
 class Queue(Generic[T, A]):
@@ -96,26 +151,29 @@ class Queue(Generic[T, A]):
 
         Args:
             operations: What to ask.
-            answered: Called with the index and the answer of each as soon as it is there.
+            answered: Called with the index and the answer of each that is there well before the last one.
 
         Raises:
             Overloaded: Too many wait already.
         """
         if len(self._waiting) + len(operations) > MAX_WAITING:
             raise errors.Overloaded("operations")
-        if answered is not None:
-            for index, operation in enumerate(operations):
-                operation.answer.add_done_callback(partial(_tell, answered, index))
+        if not operations:
+            return []
+        asker = _Asker(len(operations), answered)
+        for index, operation in enumerate(operations):
+            operation.asker, operation.index = asker, index
         self._waiting.extend(operations)
         self._start()
         if self._waiting:
             self._watch(operations)
         try:
-            return [await operation.answer for operation in operations]
+            await asker.all_there
         finally:
             for operation in operations:
                 # Matters only if the caller gave up: what still waits is left out, what is under way goes on.
-                operation.answer.cancel()
+                operation.over = True
+        return asker.answers
 
     async def close(self) -> None:
         """Give up what waits and what is under way."""
@@ -138,7 +196,7 @@ class Queue(Generic[T, A]):
             if not batch:
                 return
             self._under_way += len(batch)
-            self._launch(self._calls, self._run(batch), batch[0].context, len(batch))
+            self._launch(self._calls, self._run(batch), batch[0].asker.context, len(batch))
 
     def _hurry(self) -> None:
         self._impatient = None
@@ -188,9 +246,10 @@ class Queue(Generic[T, A]):
         early = []
         waiting: list[Waiting[T, Any]] = [*self._waiting, *self._alone]
         for one in waiting:
-            if one.deadline is not None and not one.answer.done():
+            if one.deadline is not None and not one.over:
                 if one.deadline <= now:
-                    one.answer.set_result(errors.DeadlineExceeded())
+                    one.answer(errors.DeadlineExceeded())
+                    one.asker.tell()
                 else:
                     early.append(one)
         self._watch(early)
@@ -207,7 +266,7 @@ class Queue(Generic[T, A]):
         room = MAX_BYTES
         while self._waiting and len(batch) < MAX_OPERATIONS:
             first = self._waiting.popleft()
-            if first.answer.done():
+            if first.over:
                 continue
             if first.thread_id in self._threads:
                 skipped.append(first)
@@ -232,13 +291,13 @@ class Queue(Generic[T, A]):
         for operations in alone.values():
             self._alone.update(operations)
             self._watch(operations)
-            self._launch(self._lone, self._run_alone(operations), operations[0].context)
+            self._launch(self._lone, self._run_alone(operations), operations[0].asker.context)
 
     async def _run_alone(self, operations: Sequence[Waiting[T, A]]) -> None:
         try:
             async with self._lone_room:
                 self._alone.difference_update(operations)
-                wanted = [one for one in operations if not one.answer.done()]
+                wanted = [one for one in operations if not one.over]
                 if wanted:
                     await self._answer(wanted, wait=True)
         except asyncio.CancelledError:
@@ -265,23 +324,17 @@ class Queue(Generic[T, A]):
         for one, answer in zip(batch, answers, strict=True):
             if isinstance(answer, errors.ThreadBusy) and not wait:
                 busy.append(one)
-            elif not one.answer.done():
-                one.answer.set_result(answer)
+            else:
+                one.answer(answer)
+        # Most callers have all their answers now, and need not be told one by one.
+        for asker in {one.asker for one in batch}:
+            asker.tell()
         return busy
-
-
-def _tell(answered: Callable[[int, A], None], index: int, answer: asyncio.Future[A]) -> None:
-    # What failed is raised by `ask`.
-    if not answer.cancelled() and answer.exception() is None:
-        answered(index, answer.result())
 
 
 def _fail(operations: Iterable[Waiting[Any, Any]], error: Exception) -> None:
     for one in operations:
-        if not one.answer.done():
-            one.answer.set_exception(error)
-            # Whoever waits for several raises the first; the others count as seen.
-            one.answer.exception()
+        one.fail(error)
 
 
 def _stopping() -> errors.TenureError:

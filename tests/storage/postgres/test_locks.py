@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import LiteralString
 
 import pytest
@@ -80,7 +79,7 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 def _within(seconds: float, mutation: Mutation) -> Mutation:
-    return replace(mutation, operation=operation(seconds))
+    return mutation._replace(operation=operation(seconds))
 
 
 async def _without_waiting(tenant: Tenant, *mutations: Mutation) -> Sequence[TenureError | None]:
@@ -239,7 +238,7 @@ async def test_what_excludes_each_other_waits(
     await tenant.write(put("t", "1"))
     await holder.lock("t", held)
 
-    waiting = asyncio.create_task(tenant.write(replace(late, operation=operation())))
+    waiting = asyncio.create_task(tenant.write(late._replace(operation=operation())))
     await holder.blocks()
 
     assert await tenant.ids("t") == ["1"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from json.encoder import encode_basestring
 
 from tenure_server.domain import Blob, ChannelValue, Mutation, PendingWrite, PutCheckpoint, ValueEdit
 from tenure_server.storage.postgres.arrays import Array, ByteaArray, IntArray, TextArray
 
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
 _MAX_INT = 2**31 - 1
 """More entries than any base has."""
 
@@ -109,7 +108,7 @@ def _of_puts(puts: Sequence[PutCheckpoint], numbers: Mapping[str, int]) -> list[
         TextArray([put.filterable for put in puts]),
         TextArray([put.run_id for put in puts]),
         IntArray([put.format_version for put in puts]),
-        TextArray([_to_json(dict(put.channel_versions)) for put in puts]),
+        TextArray([_versions(put.channel_versions) for put in puts]),
     ]
 
 
@@ -155,6 +154,14 @@ def _of_writes(writes: Sequence[tuple[int, bytes, str, PendingWrite]]) -> list[A
         TextArray([write.value.type for _, _, _, write in writes]),
         ByteaArray([write.value.data for _, _, _, write in writes]),
     ]
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    """Return the JSON text of an object of texts, in a third of the time of an encoder for anything."""
+    members = (
+        f"{encode_basestring(channel)}:{encode_basestring(version)}" for channel, version in versions.items()
+    )
+    return "{" + ",".join(members) + "}"
 
 
 def _digest(value: Blob | ValueEdit) -> bytes:
