@@ -31,7 +31,7 @@ from tenure_server.storage.queues import MAX_WAITING, Queue, Waiting
 MAX_SEARCHES = 4
 """Searches and listings of one tenant that are under way at a time, each on a connection."""
 _PATIENCE = 0.01
-"""Seconds. Two half calls cost the database more than a whole one, and wait for its disk twice."""
+"""Seconds, for writes. Two half calls cost the database more than a whole one, and wait for its disk twice."""
 _EXPECTED_BYTES = 4096
 """Of an item that is read: so what one call brings is bounded, too, but for items that are larger."""
 
@@ -78,7 +78,7 @@ class CoalescedItems:
         return await self._search(tenant, group)
 
     async def _get(self, tenant: TenantId, groups: Sequence[ReadGroup]) -> Sequence[_Answer]:
-        queue = self._queue(self._gets, tenant, self._store.read)
+        queue = self._queue(self._gets, tenant, self._store.read, patience=0.0)
         return await queue.ask(
             [
                 Waiting(group, _EXPECTED_BYTES * len(group.reads), None, group.operation.deadline)
@@ -108,7 +108,7 @@ class CoalescedItems:
     async def write(
         self, tenant: TenantId, groups: Sequence[WriteGroup]
     ) -> Sequence[errors.TenureError | None]:
-        queue = self._queue(self._writes, tenant, self._store.write)
+        queue = self._queue(self._writes, tenant, self._store.write, patience=_PATIENCE)
         return await queue.ask(
             [Waiting(group, _size(group), None, group.operation.deadline) for group in groups]
         )
@@ -134,6 +134,8 @@ class CoalescedItems:
         queues: _Queues,
         tenant: TenantId,
         call: Callable[[TenantId, Sequence[Any]], Coroutine[Any, Any, Sequence[Any]]],
+        *,
+        patience: float,
     ) -> Queue[Any, Any]:
         queue = queues.get(tenant)
         if queue is None:
@@ -141,7 +143,7 @@ class CoalescedItems:
             async def ask(groups: Sequence[Any], wait: bool) -> Sequence[Any]:
                 return await call(tenant, groups)
 
-            queue = queues[tenant] = Queue(ask, lambda: _forget(queues, tenant), patience=_PATIENCE)
+            queue = queues[tenant] = Queue(ask, lambda: _forget(queues, tenant), patience=patience)
         return queue
 
 
