@@ -110,6 +110,24 @@ async def test_the_index_is_used_where_there_are_many_vectors(tenant: Tenant, da
     assert _uses(database) > before
 
 
+async def test_the_index_finds_nothing_that_has_expired(tenant: Tenant, database: Database) -> None:
+    if not _has_index(database):
+        pytest.skip("this Postgres has no pgvector 0.8")
+    vectors = await _fill(tenant)
+    query = _vectors(1, seed=2)[0]
+    nearest = sorted(range(MANY), key=lambda number: -_cosine(query, vectors[number]))
+    expired = [f"{number}" for number in nearest[:30:2]]
+    with psycopg.connect(database.admin_url) as admin:
+        admin.execute(
+            "UPDATE tenure.item SET expires_at = now() - interval '1 second' WHERE key = ANY (%s)", [expired]
+        )
+    _ask_the_index(database, above=20)
+
+    found = await tenant.found(search(vector=query, limit=10), index=INDEX)
+
+    assert [item.key for item in found] == [f"{number}" for number in nearest[1:20:2]]
+
+
 async def test_without_pgvector_the_answers_are_the_same(tenant: Tenant, database: Database) -> None:
     await _fill(tenant)
     query = _vectors(1, seed=3)[0]
