@@ -31,7 +31,7 @@ from tenure_server.storage.queues import MAX_WAITING, Queue, Waiting
 MAX_SEARCHES = 4
 """Searches and listings of one tenant that are under way at a time, each on a connection."""
 _PATIENCE = 0.01
-"""Seconds, for writes. Two half calls cost the database more than a whole one, and wait for its disk twice."""
+"""Seconds, for writes: two half calls cost the database more than a whole one, and wait for its disk."""
 _EXPECTED_BYTES = 4096
 """Of an item that is read: so what one call brings is bounded, too, but for items that are larger."""
 

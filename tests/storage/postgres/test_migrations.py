@@ -161,6 +161,28 @@ async def test_a_server_with_an_older_schema_is_not_ready_and_says_what_to_do(da
         await _ready(database.app_url)
 
 
+async def test_postgres_compiles_nothing_for_our_roles(
+    private_postgres: PrivatePostgresFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = private_postgres()
+    database = server.database(server.create_database())
+    await migrate(database.admin_url, app_password=APP_PASSWORD, ops_password=OPS_PASSWORD)
+    for url in (database.app_url, database.ops_url):
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SHOW jit").fetchone() == ("off",)
+    await _ready(database.app_url)
+    assert "jit" not in caplog.text
+
+    with psycopg.connect(database.admin_url) as admin:
+        admin.execute("ALTER ROLE tenure_app SET jit = on")
+    await migrate(database.admin_url)
+
+    with psycopg.connect(database.app_url) as app:
+        assert app.execute("SHOW jit").fetchone() == ("on",), "somebody wanted it so"
+    await _ready(database.app_url)
+    assert "ALTER ROLE tenure_app SET jit = off" in caplog.text
+
+
 async def test_a_role_may_log_in_once_it_has_a_password_that_only_a_verifier_stands_for(
     private_postgres: PrivatePostgresFactory,
 ) -> None:

@@ -39,3 +39,16 @@ async def problem(connection: AsyncConnection[Any]) -> str | None:
     if unsafe:
         return "synchronous_commit is off: an acknowledged write could be lost"
     return None
+
+
+async def advice(connection: AsyncConnection[Any]) -> str | None:
+    """Return what makes a connection slow and how to change it, None if nothing is known."""
+    row = await (await connection.execute("SELECT current_user, current_setting('jit', true)")).fetchone()
+    assert row is not None
+    role, jit = row
+    if jit == "on":
+        return (
+            "jit is on: Postgres may take a second to compile a read of a millisecond; "
+            f"run `tenure migrate`, or `ALTER ROLE {role} SET jit = off`"
+        )
+    return None

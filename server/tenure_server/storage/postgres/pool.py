@@ -94,6 +94,8 @@ class Database:
                 problem = await fitness.problem(connection)
                 if problem is not None:
                     raise ConfigError([f"TENURE_DATABASE_URL: {problem}"])
+                if (advice := await fitness.advice(connection)) is not None:
+                    _log.warning(advice)
         except psycopg.OperationalError:
             pass
         except psycopg.ProgrammingError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, sql
@@ -22,6 +23,7 @@ async def create(
     """Make the roles that are missing, and set the passwords that are given."""
     await _settled(lambda: _create(connection))
     await _settled(lambda: _join(connection))
+    await _settled(lambda: _without_jit(connection))
     for role, password in ((APP, app_password), (OPS, ops_password)):
         if password is not None:
             await _settled(lambda role=role, password=password: _allow_login(connection, role, password))  # type: ignore[misc]
@@ -44,6 +46,28 @@ async def _join(connection: AsyncConnection[Any]) -> None:
         (member,) = await cursor.fetchone() or (False,)
         if not member:
             await connection.execute(sql.SQL("GRANT {} TO current_user").format(sql.Identifier(role)))
+
+
+_HAS_JIT_SETTING: LiteralString = """
+SELECT
+FROM pg_catalog.pg_db_role_setting AS s
+JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+CROSS JOIN unnest(s.setconfig) AS c (setting)
+WHERE r.rolname = %s AND c.setting LIKE 'jit=%%'
+"""
+
+
+async def _without_jit(connection: AsyncConnection[Any]) -> None:
+    """Keep Postgres from compiling our statements, which takes a second for what runs for a millisecond.
+
+    Its estimate of their cost, which decides that, does not know how short our arrays are. A setting that the
+    role has already stays. Where another role made ours, we may not: the server then says what to do.
+    """
+    for role in (APP, OPS):
+        cursor = await connection.execute(_HAS_JIT_SETTING, [role])
+        if await cursor.fetchone() is None:
+            with suppress(pg.InsufficientPrivilege):
+                await connection.execute(sql.SQL("ALTER ROLE {} SET jit = off").format(sql.Identifier(role)))
 
 
 async def _allow_login(connection: AsyncConnection[Any], role: str, password: str) -> None:
