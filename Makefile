@@ -28,8 +28,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup ## An agent that remembers across processes and threads, on a local server
 	@$(BIN)/python -m examples.demo
 
+# Two processes, each with servers of its own: the tests of a file stay together, and most wait for something.
 test: setup ## All tests, against real servers that the run starts itself
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup ## The long versions of the fuzz, fault and property tests
 	@TENURE_TEST_SLOW=1 $(BIN)/python -m pytest

@@ -38,6 +38,7 @@ class Place:
         pids: Gives the servers' process ids, whose descendants count too.
         server_pid: Gives the process id of the Tenure server; None for other systems.
         admin_url: The database as its superuser; None if there is none.
+        app_url / ops_url: The same as `tenure_app` and as `tenure_ops`; None for other systems.
         file: The database's file; None if there is none.
         another_tenant: Makes one and gives the endpoint with its key; None for systems without tenants.
         cold: Restarts or empties everything that caches; None if nothing does outside the client and the
@@ -50,6 +51,8 @@ class Place:
     pids: Callable[[], list[int]] = _none
     server_pid: Callable[[], int] | None = None
     admin_url: str | None = None
+    app_url: str | None = None
+    ops_url: str | None = None
     file: Path | None = None
     another_tenant: Callable[[], Endpoint] | None = None
     cold: Callable[[], None] | None = None

@@ -138,6 +138,8 @@ class Servers:
             pids=lambda: [self.postgres.pid, self.valkey.pid, server.pid],
             server_pid=lambda: server.pid,
             admin_url=admin_url,
+            app_url=env["TENURE_DATABASE_URL"],
+            ops_url=env["TENURE_OPS_DATABASE_URL"],
             another_tenant=new_tenant,
             cold=cold,
             on_close=close,

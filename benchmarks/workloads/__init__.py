@@ -9,6 +9,7 @@ from benchmarks.workloads.load import OpenLoop, Soak
 from benchmarks.workloads.long import Long, Wire
 from benchmarks.workloads.reading import Histories, LargeGets
 from benchmarks.workloads.storm import Storm
+from benchmarks.workloads.sweep import Sweep
 from benchmarks.workloads.turns import Turns
 
 MIB = 1 << 20
@@ -25,6 +26,11 @@ _PROSE_TEXT = (
 _FAIR = (
     "What CPU load does to the quiet tenant is the machine's doing: it burns the flood's CPU time and sends "
     "nothing. What the flood does beyond that is queueing in the server."
+)
+_SWEEP = (
+    "A policy keeps 3 checkpoints of each of 8 threads. The sweeper, a process of its own, starts again "
+    "50 ms after it has ended. CPU time per write is that of all processes: the sweeper's is "
+    "in it, with what it clears before writes begin."
 )
 
 
@@ -165,6 +171,18 @@ def _full() -> list[Workload]:
             seconds=12.0,
             systems=("tenure",),
             rounds=1,
+        ),
+        Sweep(
+            name="sweep",
+            part="m",
+            title="100 writes/s on 8 threads, without a sweeper and beside one that runs every 50 ms",
+            note=_SWEEP,
+            rate=100,
+            threads=8,
+            keep=3,
+            interval=0.05,
+            seconds=2.5,
+            systems=("tenure",),
         ),
         Soak(
             name="soak",

@@ -27,19 +27,25 @@ _LOADS = ("alone", "beside the flood", "beside CPU load")
 
 
 @dataclass(kw_only=True)
-class _Thread:
-    """A thread with checkpoints one on top of the other; puts and gets alternate."""
+class Thread:
+    """A thread with checkpoints one on top of the other."""
 
     name: str
     parent: RunnableConfig
     operations: int = 0
 
     async def operate(self, saver: BaseCheckpointSaver[Any]) -> None:
-        self.operations += 1
+        """Put a checkpoint or get the latest, in turn."""
         if self.operations % 2 == 0:
-            found = await saver.aget_tuple(config(self.name))
-            assert found is not None
+            await self.put(saver)
             return
+        self.operations += 1
+        found = await saver.aget_tuple(config(self.name))
+        assert found is not None
+
+    async def put(self, saver: BaseCheckpointSaver[Any]) -> None:
+        """Put a checkpoint on top of the latest."""
+        self.operations += 1
         made = empty_checkpoint()
         made["channel_values"] = {"answer": text(f"{self.name} {self.operations}", AI_WORDS)}
         made["channel_versions"] = {"answer": f"{self.operations:032}.0"}
@@ -89,15 +95,15 @@ class Fair(Workload):
             with other.client(role="flood", prefix=f"flood-{number}") as flood:
                 beside = bench.measure(quiet, flood)
             measures = [
-                *_percentiles(_LOADS[0], alone),
-                *_percentiles(_LOADS[1], beside, alone),
+                *percentiles(_LOADS[0], alone),
+                *percentiles(_LOADS[1], beside, alone),
                 # Latencies are the quiet tenant's only.
                 Measure("flood", (beside.operations - len(beside.latencies)) / beside.seconds, beside.cpu_ms),
             ]
             if beside.cpu_ms is not None:
                 cost = beside.cpu_ms / _BURNERS
                 with bench.clients(_BURNERS, role="burn", prefix="{n}", cost=cost) as burners:
-                    measures += _percentiles(_LOADS[2], bench.measure(quiet, *burners), alone)
+                    measures += percentiles(_LOADS[2], bench.measure(quiet, *burners), alone)
         return measures
 
     async def work(self, saver: BaseCheckpointSaver[Any], /, *, blocking: bool, **options: Any) -> Phases:
@@ -107,7 +113,7 @@ class Fair(Workload):
             yield await self._burn(options["cost"] / 1000, prefix)
             return
         resting = deque(
-            _Thread(name=f"{prefix}-{number}", parent=_start(f"{prefix}-{number}"))
+            Thread(name=f"{prefix}-{number}", parent=start(f"{prefix}-{number}"))
             for number in range(self.threads)
         )
         for _ in range(4):
@@ -121,11 +127,11 @@ class Fair(Workload):
             yield await self._operate(saver, resting, self.rate, self.seconds)
 
     async def _operate(
-        self, saver: BaseCheckpointSaver[Any], resting: deque[_Thread], rate: int, seconds: float
+        self, saver: BaseCheckpointSaver[Any], resting: deque[Thread], rate: int, seconds: float
     ) -> Work:
         latencies: list[float] = []
 
-        async def operate(thread: _Thread, intended: float) -> None:
+        async def operate(thread: Thread, intended: float) -> None:
             await thread.operate(saver)
             latencies.append(1000 * (time.monotonic() - intended))
             resting.append(thread)
@@ -148,11 +154,13 @@ class Fair(Workload):
         return Work(done, started, time.monotonic())
 
 
-def _start(thread: str) -> RunnableConfig:
+def start(thread: str) -> RunnableConfig:
+    """Return the parent of a thread's first checkpoint."""
     return {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
 
 
-def _percentiles(load: str, phase: Phase, alone: Phase | None = None) -> list[Measure]:
+def percentiles(load: str, phase: Phase, alone: Phase | None = None) -> list[Measure]:
+    """Return the percentiles of a phase, and what they are of those of another one."""
     measures = []
     for percent in (50, 99):
         value = phase.percentile(percent)

@@ -15,13 +15,17 @@ from tenure_client.errors import (
     FailedPrecondition,
     IndexMismatch,
     InvalidRequest,
+    LeaseHeld,
+    LegalHold,
     LimitExceeded,
     OutcomeUnknown,
     OutsideRules,
     Overloaded,
     PermissionDenied,
     QuotaExceeded,
+    RateLimited,
     ServerError,
+    StaleWriter,
     TenureError,
     ThreadExists,
     ThreadNotFound,
@@ -34,6 +38,7 @@ from tenure_client.hashing_embeddings import HashingEmbeddings
 from tenure_client.local_embeddings import LocalEmbeddings
 from tenure_client.saver import TenureSaver
 from tenure_client.serde import TenureSerializer
+from tenure_client.single_writer import SingleWriter
 from tenure_client.store import TenureStore
 
 __all__ = [
@@ -45,6 +50,8 @@ __all__ = [
     "HashingEmbeddings",
     "IndexMismatch",
     "InvalidRequest",
+    "LeaseHeld",
+    "LegalHold",
     "LimitExceeded",
     "LocalEmbeddings",
     "OutcomeUnknown",
@@ -52,7 +59,10 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "QuotaExceeded",
+    "RateLimited",
     "ServerError",
+    "SingleWriter",
+    "StaleWriter",
     "TenureCache",
     "TenureError",
     "TenureSaver",

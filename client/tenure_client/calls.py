@@ -19,7 +19,8 @@ from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import common_pb2, server_pb2
 
 from tenure_client import slices
-from tenure_client.errors import UnreadableValue, from_status
+from tenure_client.errors import UnreadableValue
+from tenure_client.statuses import from_status
 
 T = TypeVar("T")
 R = TypeVar("R", pb.MutationResult, pb.ReadResult)

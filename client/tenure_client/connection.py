@@ -20,10 +20,11 @@ from tenure.v1 import store_pb2
 from tenure_client import slices, tracing
 from tenure_client.calls import Call, Plan, Shape
 from tenure_client.channels import Channels, Stub
-from tenure_client.errors import DeadlineExceeded, InvalidRequest, from_rpc
+from tenure_client.errors import DeadlineExceeded, InvalidRequest
 from tenure_client.held import HeldValues
 from tenure_client.listing import Listing
 from tenure_client.retry import Budget, Sleep, steps, wanted_ms
+from tenure_client.statuses import from_rpc
 from tenure_client.target import Target
 
 T = TypeVar("T")

@@ -11,10 +11,14 @@ TenureError
 ├── FailedPrecondition            the state of what is stored forbids it
 │   ├── IndexMismatch             the store's vectors were made with another embedder
 │   ├── DeltaChannelInUse         a DeltaChannel still needs what would be deleted
+│   ├── LegalHold                 what would be deleted is under a legal hold
 │   └── ChunksMissing             a value was told against one that is gone; the saver sends it whole then
 ├── QuotaExceeded                 a quota of the tenant is used up; see `retry_after`
 ├── Overloaded                    too much at once; see `retry_after`
+│   └── RateLimited               the tenant goes faster than it may
 ├── Conflict                      another writer came between; safe to repeat
+├── StaleWriter                   the thread has another writer; read it again before writing
+├── LeaseHeld                     somebody else has the thread; see `held_for`
 ├── Unavailable                   the server or its database cannot be reached
 ├── DeadlineExceeded              the time for the operation ran out; nothing was changed
 ├── OutcomeUnknown                a change may or may not have been applied; safe to repeat
@@ -22,8 +26,7 @@ TenureError
 ├── UntrustedType                 a payload names a class that is not trusted
 └── UnreadableValue               a payload cannot be turned back into a value
 
-`from_rpc` and `from_status` decode the server's errors, by `ErrorInfo.reason` first and by gRPC code if a
-proxy or the transport made the error.
+`statuses` makes them of what the server says.
 """
 
 from __future__ import annotations
@@ -31,24 +34,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
-
 DOMAIN = "tenure.dev"
-_STATUS_DETAILS = "grpc-status-details-bin"
-_PUSHBACK = "grpc-retry-pushback-ms"
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_NEVER_SENT = (
-    "connections to all backends failing",
-    "failed to connect to all addresses",
-    "DNS resolution failed",
-    "empty address list",
-)
-"""How gRPC's messages begin when no connection could be made, so that no request has left."""
-_BROKEN_OFF = "Internal error from Core"
-"""What grpc.aio says when a message of an upload could not be sent as the server had ended the call already.
-What the server said is lost then."""
 
 
 class TenureError(Exception):
@@ -169,6 +155,10 @@ class DeltaChannelInUse(FailedPrecondition):
     """A DeltaChannel of a checkpoint that stays is rebuilt from one that would go."""
 
 
+class LegalHold(FailedPrecondition):
+    """What would be deleted is under a legal hold, which an admin of the tenant may release."""
+
+
 class ChunksMissing(FailedPrecondition):
     """A value was told against one that the server no longer has; nothing was stored.
 
@@ -177,7 +167,36 @@ class ChunksMissing(FailedPrecondition):
 
 
 class QuotaExceeded(TenureError):
-    """A quota of the tenant is used up."""
+    """A quota of the tenant is used up: the operation would pass it, and nothing of it was stored.
+
+    The message says what makes room.
+
+    Attributes:
+        limit: stored_bytes, threads, items, checkpoints_per_thread or value_bytes; empty if it is not known.
+        maximum: What the tenant may use of it, None if the server did not say.
+        used: What it used before the operation, None if the server did not say.
+        asked: What the operation would have added, None if the server did not say.
+    """
+
+    @property
+    def limit(self) -> str:
+        return self.metadata.get("limit", "")
+
+    @property
+    def maximum(self) -> int | None:
+        return self._number("maximum")
+
+    @property
+    def used(self) -> int | None:
+        return self._number("used")
+
+    @property
+    def asked(self) -> int | None:
+        return self._number("asked")
+
+    def _number(self, name: str) -> int | None:
+        text = self.metadata.get(name, "")
+        return int(text) if text.isdecimal() else None
 
     @property
     def retryable(self) -> bool:
@@ -194,10 +213,57 @@ class Overloaded(TenureError):
         return self.retry_after is not None
 
 
+class RateLimited(Overloaded):
+    """The tenant goes faster than it may; the client repeats the operation while there is time.
+
+    Attributes:
+        limit: operations_per_second, bytes_per_second or max_concurrency.
+        maximum: How much of it the tenant may, None if the server did not say.
+    """
+
+    @property
+    def limit(self) -> str:
+        return self.metadata.get("limit", "")
+
+    @property
+    def maximum(self) -> float | None:
+        try:
+            return float(self.metadata.get("maximum", ""))
+        except ValueError:
+            return None
+
+
 class Conflict(TenureError):
     """Another writer changed the thread between two steps of the operation."""
 
     transient = True
+
+
+class StaleWriter(TenureError):
+    """The thread has another writer, and this put was not stored.
+
+    Either somebody else has or had a lease on the thread, or it went on from the checkpoint that this put
+    builds on. Repeating the put is of no use: read the thread again and run again from its latest checkpoint.
+    To go on from an older checkpoint on purpose, hold a lease: `with saver.single_writer(thread_id): ...`.
+    """
+
+
+class LeaseHeld(TenureError):
+    """Somebody else is the only writer of the thread.
+
+    Attributes:
+        held_for: Seconds until the lease ends if it is not renewed.
+        holder: What its holder calls itself, empty if it did not say.
+    """
+
+    @property
+    def held_for(self) -> float:
+        text = self.metadata.get("held_for_ms", "")
+        return int(text) / 1000 if text.isdecimal() else 0.0
+
+    @property
+    def holder(self) -> str:
+        return self.metadata.get("holder", "")
 
 
 class Unavailable(TenureError):
@@ -253,109 +319,3 @@ class UntrustedType(TenureError):
 
 class UnreadableValue(TenureError):
     """A payload is damaged, or its class no longer accepts what was stored."""
-
-
-_BY_REASON: dict[str, type[TenureError]] = {
-    "INVALID_FIELD": InvalidRequest,
-    "OPERATION_MISMATCH": InvalidRequest,
-    "LIMIT_EXCEEDED": LimitExceeded,
-    "UNAUTHENTICATED": Unauthenticated,
-    "SCOPE_MISSING": PermissionDenied,
-    "OUTSIDE_RULES": OutsideRules,
-    "INDEX_MISMATCH": IndexMismatch,
-    "THREAD_NOT_FOUND": ThreadNotFound,
-    "THREAD_EXISTS": ThreadExists,
-    "DELTA_CHANNEL_IN_USE": DeltaChannelInUse,
-    "CHUNKS_MISSING": ChunksMissing,
-    "OVERLOADED": Overloaded,
-    "QUOTA_EXCEEDED": QuotaExceeded,
-    "DEADLINE_EXCEEDED": DeadlineExceeded,
-    "UNAVAILABLE": Unavailable,
-    "CONFLICT": Conflict,
-    "INTERNAL": ServerError,
-}
-_BY_CODE: dict[grpc.StatusCode, type[TenureError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
-    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-    grpc.StatusCode.NOT_FOUND: ThreadNotFound,
-    grpc.StatusCode.ALREADY_EXISTS: ThreadExists,
-    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-    grpc.StatusCode.ABORTED: Conflict,
-    grpc.StatusCode.UNAVAILABLE: Unavailable,
-    # A draining server or proxy cancels what it no longer waits for; our own cancellation never gets here.
-    grpc.StatusCode.CANCELLED: Unavailable,
-}
-
-
-def from_rpc(error: grpc.RpcError) -> TenureError:
-    """Return the exception for a failed RPC of either colour."""
-    call: Any = error
-    if call.code() is grpc.StatusCode.INTERNAL and call.details() == _BROKEN_OFF:
-        return Unavailable("the server ended the call before all was sent; retry", maybe_applied=True)
-    trailers: dict[str, Any] = dict(call.trailing_metadata() or ())
-    status = status_pb2.Status()
-    try:
-        status.ParseFromString(trailers.get(_STATUS_DETAILS, b""))
-    except DecodeError:
-        status.Clear()
-    status.code = call.code().value[0]
-    status.message = call.details() or status.message
-    pushback = trailers.get(_PUSHBACK)
-    return _decode(status, pushback if isinstance(pushback, str) else None)
-
-
-def from_status(status: status_pb2.Status) -> TenureError | None:
-    """Return the exception for one operation's status inside a batch, None if it is OK."""
-    return _decode(status, None) if status.code else None
-
-
-def _decode(status: status_pb2.Status, pushback: str | None) -> TenureError:
-    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    info, retry_after = _details(status)
-    ours = info.domain == DOMAIN
-    reason = info.reason.removeprefix("ERROR_REASON_") if ours else ""
-    kind = _BY_REASON.get(reason) or _BY_CODE.get(code, ServerError)
-    if pushback is not None:
-        retry_after = int(pushback) / 1000 if pushback.isdecimal() else None
-    return kind(
-        _message(kind, code, status.message, ours),
-        retry_after=retry_after,
-        metadata=dict(info.metadata) if ours else None,
-        maybe_applied=_maybe_applied(kind, status.message, reason),
-    )
-
-
-def _details(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, float | None]:
-    info = error_details_pb2.ErrorInfo()
-    retry_info = error_details_pb2.RetryInfo()
-    retry_after = None
-    for detail in status.details:
-        # Unpack leaves the message alone and returns False if the detail is of another type.
-        if not detail.Unpack(info) and detail.Unpack(retry_info):
-            retry_after = retry_info.retry_delay.ToNanoseconds() / 1e9
-    return info, retry_after
-
-
-def _maybe_applied(kind: type[TenureError], message: str, reason: str) -> bool:
-    if kind is Unavailable:
-        return not message.startswith(_NEVER_SENT)
-    # The server says DEADLINE_EXCEEDED itself only for what it has not applied.
-    return (kind is DeadlineExceeded and not reason) or kind is ServerError
-
-
-def _message(kind: type[TenureError], code: grpc.StatusCode, text: str, ours: bool) -> str:
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return (
-            f"the server does not know this method; it may be older than this client, or not Tenure: {text}"
-        )
-    if ours:
-        return f"{text} (set TENURE_API_KEY or api_key=)" if kind is Unauthenticated else text
-    if kind is Unavailable:
-        return f"cannot reach the server; check the target, TLS and that it runs: {text}"
-    if kind is DeadlineExceeded:
-        return "no answer in time; raise timeout= if the server is only slow"
-    return f"{code.name}: {text}"

@@ -25,8 +25,9 @@ from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import store_pb2
 
 from tenure_client.calls import MAX_UNARY_REQUEST, Call
-from tenure_client.errors import DeadlineExceeded, TenureError, Unavailable, UnreadableValue, from_status
+from tenure_client.errors import DeadlineExceeded, TenureError, Unavailable, UnreadableValue
 from tenure_client.retry import wanted_ms
+from tenure_client.statuses import from_status
 
 MAX_IN_FLIGHT = 2
 """Batches of one lane at a time. With one, the server would idle while the answer travels; with more,

@@ -24,6 +24,7 @@ from tenure_client.errors import ChunksMissing, InvalidRequest, UnreadableValue
 from tenure_client.held import HeldValues, told
 from tenure_client.listing import Listing
 from tenure_client.values import Value
+from tenure_client.writing import Writing
 
 _STRATEGIES = {
     "keep_latest": pb.PRUNE_STRATEGY_KEEP_LATEST,
@@ -81,10 +82,12 @@ def put(
     new_versions: ChannelVersions,
     serde: SerializerProtocol,
     held: HeldValues,
+    writing: Writing,
 ) -> Plan[RunnableConfig]:
     """Store a checkpoint and return the config that names it."""
     place = codec.place_of(config)
     mutation, large = codec.put_checkpoint(config, checkpoint, metadata, new_versions, serde, held.of(place))
+    writing.sign_put(mutation.put)
     try:
         yield calls.write(mutation)
     except ChunksMissing:
@@ -101,9 +104,11 @@ def put_writes(
     task_id: str,
     task_path: str,
     serde: SerializerProtocol,
+    writing: Writing,
 ) -> Plan[None]:
     """Store what a task wrote."""
     mutation = codec.put_writes(config, writes, task_id, task_path, serde)
+    writing.sign_writes(mutation.put_writes)
     if mutation.put_writes.writes:
         yield calls.write(mutation)
 

@@ -7,12 +7,11 @@ signatures are spelled out because LangGraph inspects them, and `self.serde` is 
 
 from __future__ import annotations
 
-import inspect
 import os
 import random
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -28,23 +27,10 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from tenure_client import calls, operations
 from tenure_client.connection import Connection
 from tenure_client.errors import InvalidRequest
+from tenure_client.expected import Done, inspected
 from tenure_client.serde import TenureSerializer, TypeName
-
-T = TypeVar("T", bound=Callable[..., Any])
-
-
-def _inspected(method: T) -> T:
-    """Keep the signature of a method that LangGraph asks for with each run, which takes 10 us to find out."""
-    vars(method)["__signature__"] = inspect.signature(method)
-    return method
-
-
-class Done:
-    """Already done, and may be awaited."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
+from tenure_client.single_writer import SingleWriter
+from tenure_client.writing import Writing
 
 
 class TenureSaver(BaseCheckpointSaver[str]):
@@ -71,6 +57,9 @@ class TenureSaver(BaseCheckpointSaver[str]):
         ca: PEM file with the certificates to trust; None = TENURE_CA, else the system's.
         insecure: Speak plaintext to an address that is not on this machine.
         connections: gRPC channels per process and event loop.
+        single_writer: Refuse, with `StaleWriter`, a put that does not build on the latest checkpoint: of two
+            runs that go on from one checkpoint the first wins, where otherwise both would be stored and one
+            forgotten. See also the method of that name.
 
     Attributes:
         connection: The connection, to be shared with other savers and stores.
@@ -90,6 +79,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
         ca: str | os.PathLike[str] | None = None,
         insecure: bool = False,
         connections: int = 1,
+        single_writer: bool = False,
     ) -> None:
         if serde is not None and allowed_types is not None:
             raise InvalidRequest(
@@ -106,6 +96,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
             insecure=insecure,
             connections=connections,
         )
+        self._writing = Writing(expects_parent=single_writer)
 
     @classmethod
     def from_conn_string(
@@ -118,6 +109,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
         ca: str | os.PathLike[str] | None = None,
         insecure: bool = False,
         connections: int = 1,
+        single_writer: bool = False,
     ) -> TenureSaver:
         """Make a saver from "tenure://KEY@host:port"; other arguments as for the class."""
         return cls(
@@ -128,6 +120,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
             ca=ca,
             insecure=insecure,
             connections=connections,
+            single_writer=single_writer,
         )
 
     def __repr__(self) -> str:
@@ -145,6 +138,29 @@ class TenureSaver(BaseCheckpointSaver[str]):
     async def asetup(self) -> None:
         """Check that the server answers and accepts the key, without blocking the event loop."""
         await self.connection.arun("tenure.server_info", calls.server_info())
+
+    def single_writer(
+        self, thread_id: str, *, ttl: float = 30.0, wait: float = 0.0, holder: str = ""
+    ) -> SingleWriter:
+        """Keep all others from writing to a thread while a block runs, on whatever machine they are.
+
+            with saver.single_writer("thread-1", wait=10):
+                graph.invoke(..., {"configurable": {"thread_id": "thread-1"}})
+
+        Also `async with`. What this saver puts to the thread meanwhile, from whichever thread or task, is put
+        as the thread's only writer. Others get `StaleWriter` for what they put, and `LeaseHeld` here.
+
+        Args:
+            thread_id: The thread; it is made if there is none.
+            ttl: Seconds after which others may have the thread if this program has died; 1 to 3,600. While it
+                lives, the lease is renewed.
+            wait: Seconds to wait for somebody else's lease.
+            holder: What to call this program in the `LeaseHeld` of others of the tenant.
+
+        Raises:
+            LeaseHeld: Somebody else is the only writer; by entering the block.
+        """
+        return SingleWriter(self.connection, self._writing, str(thread_id), ttl=ttl, wait=wait, holder=holder)
 
     def close(self) -> None:
         """Close the connection if the saver made it; it is opened again by the next operation."""
@@ -208,10 +224,12 @@ class TenureSaver(BaseCheckpointSaver[str]):
         """
         return self.connection.run(
             "tenure.saver.put",
-            operations.put(config, checkpoint, metadata, new_versions, self.serde, self.connection.held),
+            operations.put(
+                config, checkpoint, metadata, new_versions, self.serde, self.connection.held, self._writing
+            ),
         )
 
-    @_inspected
+    @inspected
     def put_writes(
         self,
         config: RunnableConfig,
@@ -221,7 +239,8 @@ class TenureSaver(BaseCheckpointSaver[str]):
     ) -> None:
         """Store what a task wrote, which may arrive before its checkpoint."""
         self.connection.run(
-            "tenure.saver.put_writes", operations.put_writes(config, writes, task_id, task_path, self.serde)
+            "tenure.saver.put_writes",
+            operations.put_writes(config, writes, task_id, task_path, self.serde, self._writing),
         )
 
     def delete_thread(self, thread_id: str) -> None:
@@ -307,10 +326,12 @@ class TenureSaver(BaseCheckpointSaver[str]):
         """See `put`."""
         return await self.connection.arun(
             "tenure.saver.put",
-            operations.put(config, checkpoint, metadata, new_versions, self.serde, self.connection.held),
+            operations.put(
+                config, checkpoint, metadata, new_versions, self.serde, self.connection.held, self._writing
+            ),
         )
 
-    @_inspected
+    @inspected
     async def aput_writes(
         self,
         config: RunnableConfig,
@@ -320,7 +341,8 @@ class TenureSaver(BaseCheckpointSaver[str]):
     ) -> None:
         """See `put_writes`."""
         await self.connection.arun(
-            "tenure.saver.put_writes", operations.put_writes(config, writes, task_id, task_path, self.serde)
+            "tenure.saver.put_writes",
+            operations.put_writes(config, writes, task_id, task_path, self.serde, self._writing),
         )
 
     async def adelete_thread(self, thread_id: str) -> None:

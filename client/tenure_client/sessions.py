@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import grpc
 from tenure.v1 import checkpoints_pb2 as pb
 
-from tenure_client.errors import TenureError, Unavailable, from_rpc
+from tenure_client.errors import TenureError, Unavailable
+from tenure_client.statuses import from_rpc
 
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 """How gRPC calls a stream that was reset, or that ended while a message was being sent."""

@@ -16,9 +16,9 @@ from tenure_client import calls
 from tenure_client.connection import Connection
 from tenure_client.embedding import Embedder
 from tenure_client.errors import InvalidRequest
+from tenure_client.expected import Done
 from tenure_client.indexing import Indexing
 from tenure_client.rebuilding import Rebuild
-from tenure_client.saver import Done
 from tenure_client.store_codec import SearchMode
 from tenure_client.store_operations import Batch, ModeSearchOp, check_mode
 

@@ -9,7 +9,8 @@ from tenure.v1 import store_pb2 as pb
 
 from tenure_client import slices
 from tenure_client.calls import MAX_UNARY_REQUEST, Call, Plan, Shape, transfer_seconds
-from tenure_client.errors import UnreadableValue, from_status
+from tenure_client.errors import UnreadableValue
+from tenure_client.statuses import from_status
 
 _PAGE_OVERHEAD = 4096
 """Bytes of a request beside the vectors in it, at most."""

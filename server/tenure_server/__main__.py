@@ -16,6 +16,9 @@ import click
 from tenure_server import __version__
 from tenure_server.commands import options
 from tenure_server.commands.administer import keys, tenants, whoami
+from tenure_server.commands.quotas import quota, usage
+from tenure_server.commands.retention import retention
+from tenure_server.commands.writers import writers
 
 if TYPE_CHECKING:
     from tenure_server.config import Config
@@ -39,6 +42,10 @@ def main() -> None:
 main.add_command(tenants)
 main.add_command(keys)
 main.add_command(whoami)
+main.add_command(quota)
+main.add_command(usage)
+main.add_command(retention)
+main.add_command(writers)
 
 
 @main.command()

@@ -27,6 +27,10 @@ SLICED = Room("sliced transfers", 8, 4)
 SESSIONS = Room("sessions", 4096, 1024)
 """An idle session costs little; its batches take slots of their own."""
 
+_LIMITED = Room("calls of a tenant with a limit of its own", 0, 0)
+_PAUSE = 0.1
+"""Seconds after which whoever was above its own limit may come back."""
+
 _ROOMS = {
     "WriteSliced": SLICED,
     "ReadSliced": SLICED,
@@ -45,23 +49,35 @@ class Admission:
         self._running: Counter[tuple[Room, TenantId | None]] = Counter()
 
     @contextmanager
-    def slot(self, method: str, tenant: TenantId) -> Iterator[None]:
+    def slot(self, method: str, tenant: TenantId, most: int | None = None) -> Iterator[None]:
         """Hold a slot while an RPC runs.
+
+        Args:
+            method: The RPC.
+            tenant: Who calls it.
+            most: RPCs of any kind, but for sessions, that the tenant may run at once; None = no limit.
 
         Raises:
             Overloaded: There is none; says when to come back.
+            RateLimited: The tenant may run no more; says when to come back.
         """
         name = method.rsplit("/", 1)[-1]
         room = _ROOMS.get(name, UNARY)
         everyone, own = (room, None), (room, tenant)
         if self._running[everyone] >= room.in_all or self._running[own] >= room.per_tenant:
             raise errors.Overloaded(room.what)
-        self._running[everyone] += 1
-        self._running[own] += 1
+        taken = [everyone, own]
+        if most is not None and room is not SESSIONS:
+            limited = (_LIMITED, tenant)
+            if self._running[limited] >= most:
+                raise errors.RateLimited("max_concurrency", most, _PAUSE)
+            taken.append(limited)
+        for counter in taken:
+            self._running[counter] += 1
         try:
             yield
         finally:
-            self._running[everyone] -= 1
-            self._running[own] -= 1
-            if not self._running[own]:
-                del self._running[own]
+            for counter in taken:
+                self._running[counter] -= 1
+                if not self._running[counter] and counter is not everyone:
+                    del self._running[counter]

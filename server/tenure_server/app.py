@@ -37,6 +37,8 @@ from tenure_server.config import Config
 from tenure_server.errors import ConfigError
 from tenure_server.gate import Gate
 from tenure_server.listening import bind, server_options
+from tenure_server.metering import Meter
+from tenure_server.rates import SharedBuckets
 from tenure_server.secret_file import write_secret
 from tenure_server.services.checkpoints import CheckpointService
 from tenure_server.services.node_cache import CacheService
@@ -48,8 +50,9 @@ from tenure_server.storage.cached import CachedCheckpoints
 from tenure_server.storage.coalescing import CoalescedCheckpoints
 from tenure_server.storage.item_queues import CoalescedItems
 from tenure_server.storage.node_cache import RedisNodeCache
-from tenure_server.storage.ports import CheckpointStore, ItemStore, KeyStore, NodeCache
+from tenure_server.storage.ports import CheckpointStore, ItemStore, KeyStore, LeaseStore, NodeCache
 from tenure_server.storage.redis_cache import RedisCache
+from tenure_server.storage.shared_rates import RedisBuckets
 
 _log = logging.getLogger("tenure")
 
@@ -74,17 +77,21 @@ class Storage:
 
     Attributes:
         checkpoints: Checkpoints, with the cache in front if there is one.
+        leases: Leases on their threads.
         items: Items.
         keys: API keys.
         check: Raises `Unavailable` with what to do while requests cannot be served.
         node_cache: Results of graph nodes; None = none are kept.
+        buckets: What replicas share of tenants' rates; None = nothing.
     """
 
     checkpoints: CheckpointStore
+    leases: LeaseStore
     items: ItemStore
     keys: KeyStore
     check: Callable[[], Awaitable[None]]
     node_cache: NodeCache | None = None
+    buckets: SharedBuckets | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,9 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
     """
     from tenure_server.storage.postgres.checkpoints import PostgresCheckpoints
     from tenure_server.storage.postgres.items import PostgresItems
+    from tenure_server.storage.postgres.leases import PostgresLeases
     from tenure_server.storage.postgres.pool import Database
+    from tenure_server.storage.postgres.retention_sweeping import PolicySweeping
     from tenure_server.storage.postgres.sweeper import Sweeper
     from tenure_server.storage.postgres.tenants import PostgresKeys
 
@@ -131,23 +140,34 @@ async def open_storage(config: Config) -> AsyncIterator[Storage]:
         )
         stack.push_async_callback(queued.close)
         node_cache: NodeCache | None = None
+        buckets: SharedBuckets | None = None
         if config.redis_url:
             cache = RedisCache(config.redis_url, ttl=config.cache_ttl, timeout=config.redis_timeout)
             stack.push_async_callback(cache.close)
             node_cache = RedisNodeCache(cache)
+            buckets = RedisBuckets(cache)
             checkpoints = cached = CachedCheckpoints(checkpoints, cache, inline_bytes=config.inline_bytes)
             stack.push_async_callback(cached.close)
         if config.ops_database_url:
             stop = asyncio.Event()
             sweeping = asyncio.create_task(
-                Sweeper(config.ops_database_url).run(stop, _SWEEP_INTERVAL), name="sweeper"
+                Sweeper(config.ops_database_url, PolicySweeping(database)).run(stop, _SWEEP_INTERVAL),
+                name="sweeper",
             )
             stack.push_async_callback(_finish, stop, sweeping)
         stored_items = PostgresItems(database)
         stack.push_async_callback(stored_items.close)
         items = CoalescedItems(stored_items)
         stack.push_async_callback(items.close)
-        yield Storage(checkpoints, items, PostgresKeys(database), database.ready, node_cache)
+        yield Storage(
+            checkpoints,
+            PostgresLeases(database),
+            items,
+            PostgresKeys(database),
+            database.ready,
+            node_cache,
+            buckets,
+        )
 
 
 async def serve(
@@ -179,7 +199,11 @@ async def serve(
         if storage is None:
             storage = await stack.enter_async_context(open_storage(config))
         sessions = Sessions()
-        server, target = _listen(config, storage, sessions)
+        meter = Meter(storage.buckets, replicas=config.replicas)
+        counting_ends = asyncio.Event()
+        counting = asyncio.create_task(meter.run(counting_ends), name="replicas")
+        stack.push_async_callback(_finish, counting_ends, counting)
+        server, target = _listen(config, storage, sessions, meter)
         health_servicer = await new_health()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         if config.health_listen is not None:
@@ -220,12 +244,14 @@ async def serve(
     _log.info("stopped")
 
 
-def _listen(config: Config, storage: Storage, sessions: Sessions) -> tuple[grpc.aio.Server, str]:
-    gate = Gate(Authenticator(storage.keys), Admission())
+def _listen(
+    config: Config, storage: Storage, sessions: Sessions, meter: Meter
+) -> tuple[grpc.aio.Server, str]:
+    gate = Gate(Authenticator(storage.keys), Admission(), meter)
     server = grpc.aio.server(interceptors=[gate], options=server_options(config))
     batches = StoreBatches(storage.items, config.limits)
     checkpoints_pb2_grpc.add_CheckpointServiceServicer_to_server(
-        CheckpointService(storage.checkpoints, batches, config.limits, sessions), server
+        CheckpointService(storage.checkpoints, storage.leases, batches, config.limits, sessions), server
     )
     store_pb2_grpc.add_StoreServiceServicer_to_server(
         StoreService(storage.items, batches, config.limits), server

@@ -19,6 +19,9 @@ _SERVICE = "/tenure.v1.CheckpointService/"
 _STORE = "/tenure.v1.StoreService/"
 _CACHE = "/tenure.v1.CacheService/"
 _ADMIN = "/tenure.v1.AdminService/"
+_QUOTA = "/tenure.v1.QuotaService/"
+_WRITERS = "/tenure.v1.WriterService/"
+_RETENTION = "/tenure.v1.RetentionService/"
 ANY: Final[frozenset[Scope]] = frozenset()
 _READ, _WRITE = frozenset({Scope.READ}), frozenset({Scope.WRITE})
 _OPERATOR = frozenset({Scope.OPERATOR})
@@ -37,6 +40,9 @@ RULES: Final[dict[str, frozenset[Scope]]] = {
     _SERVICE + "DeleteForRuns": _WRITE,
     _SERVICE + "CopyThread": _WRITE,
     _SERVICE + "PruneThreads": _WRITE,
+    _SERVICE + "AcquireLease": _WRITE,
+    _SERVICE + "RenewLease": _WRITE,
+    _SERVICE + "ReleaseLease": _WRITE,
     _STORE + "Batch": _READ,
     _STORE + "BatchSliced": _READ,
     _STORE + "GetIndex": _READ,
@@ -60,6 +66,22 @@ RULES: Final[dict[str, frozenset[Scope]]] = {
     _ADMIN + "RotateKey": _ADMINS,
     _ADMIN + "ExpireKey": _ADMINS,
     _ADMIN + "RevokeKey": _ADMINS,
+    _QUOTA + "GetQuota": _ADMINS,
+    _QUOTA + "SetQuota": _OPERATOR,
+    _QUOTA + "GetUsage": _ADMINS,
+    _QUOTA + "ListUsage": _ADMINS,
+    _WRITERS + "CreateWriterPolicy": _ADMINS,
+    _WRITERS + "ListWriterPolicies": _ADMINS,
+    _WRITERS + "DeleteWriterPolicy": _ADMINS,
+    _RETENTION + "SetPolicy": _ADMINS,
+    _RETENTION + "ListPolicies": _ADMINS,
+    _RETENTION + "DeletePolicy": _ADMINS,
+    _RETENTION + "Preview": _ADMINS,
+    _RETENTION + "Pin": _ADMINS,
+    _RETENTION + "Unpin": _ADMINS,
+    _RETENTION + "ListPins": _ADMINS,
+    _RETENTION + "Hold": _ADMINS,
+    _RETENTION + "Release": _ADMINS,
 }
 """The scopes of which each RPC needs one, ANY = any key of a tenant. An RPC without a rule is refused; a test
 compares this table with the protocol. (CVE-2026-104873: decorators on handlers silently missed some.) A group
@@ -71,6 +93,7 @@ RULED: Final = frozenset(
         *(_SERVICE + name for name in ("Write", "WriteSliced", "Read", "ReadSliced", "Session", "List")),
         *(_SERVICE + name for name in ("GetChannelHistory", "ListThreads", "DeleteThread", "DeleteForRuns")),
         *(_SERVICE + name for name in ("CopyThread", "PruneThreads")),
+        *(_SERVICE + name for name in ("AcquireLease", "RenewLease", "ReleaseLease")),
         # Keys with the same rules have a cache of their own.
         *(_CACHE + name for name in ("Get", "Set", "Clear")),
         *(_STORE + name for name in ("Batch", "BatchSliced", "GetIndex", "SetIndex")),
@@ -146,7 +169,7 @@ class Authenticator:
             self._known.pop(identity, None)
             raise errors.Unauthenticated
         self._uses.note(stored.tenant, stored.key_id)
-        principal = Principal(stored.tenant, stored.key_id, stored.scopes, stored.rules)
+        principal = Principal(stored.tenant, stored.key_id, stored.scopes, stored.rules, stored.rates)
         if len(self._known) >= _MAX_CACHED:
             self._known.clear()
         self._known[identity] = (principal, started + min(self._trust, left))

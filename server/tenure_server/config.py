@@ -39,6 +39,7 @@ class Config:
         cache_ttl: Lifetime of a value in Redis, +-10 %.
         redis_timeout: Time for one command of Redis; what takes longer counts as a miss.
         workers: Processes that share the port and the pool.
+        replicas: Servers at least; each lets its share of tenants' rates through while Redis is away.
         reuse_port: This is one of these processes.
     """
 
@@ -59,6 +60,7 @@ class Config:
     cache_ttl: float = 3600.0
     redis_timeout: float = 0.05
     workers: int = 1
+    replicas: int = 1
     reuse_port: bool = False
     limits: Limits = field(default_factory=Limits)
 
@@ -111,6 +113,7 @@ class Config:
             cache_ttl=number("TENURE_CACHE_TTL_SECONDS", cls.cache_ttl),
             redis_timeout=number("TENURE_REDIS_TIMEOUT_SECONDS", cls.redis_timeout),
             workers=workers(),
+            replicas=int(number("TENURE_REPLICAS", cls.replicas)),
         )
         faults += config.faults()
         if not config.database_url:
@@ -142,6 +145,8 @@ class Config:
         ]
         if self.pool_size < 1:
             faults.append("TENURE_POOL_SIZE: must be at least 1")
+        if self.replicas < 1:
+            faults.append("TENURE_REPLICAS: must be at least 1")
         if self.redis_timeout <= 0:
             faults.append("TENURE_REDIS_TIMEOUT_SECONDS: must be more than 0")
         if self.log_level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import NamedTuple, NewType
 from uuid import UUID
 
+from tenure_server.rates import Rates
 from tenure_server.rules import Rules
 
 TenantId = NewType("TenantId", UUID)
@@ -73,12 +74,14 @@ class Principal:
         key_id: The public part of the key, safe to log.
         scopes: What the key may do.
         rules: To what the key is limited, None = it is not.
+        rates: How fast its tenant may go, None = as fast as it can.
     """
 
     tenant: TenantId
     key_id: str
     scopes: frozenset[Scope]
     rules: Rules | None = None
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class StoredKey:
 
     Attributes:
         rules: To what the key is limited, None = it is not.
+        rates: How fast its tenant may go, None = as fast as it can.
     """
 
     tenant: TenantId
@@ -96,6 +100,7 @@ class StoredKey:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     rules: Rules | None = None
+    rates: Rates | None = None
 
 
 class Operation(NamedTuple):
@@ -205,6 +210,9 @@ class PutCheckpoint(NamedTuple):
         channel_versions: Version of every channel that the checkpoint holds.
         new_values: Values of the versions that are new.
         format_version: LangGraph's `v` of the checkpoint.
+        lease_token: The writer's lease on the thread, None = it has none.
+        expected_parent: What must be the latest checkpoint of the namespace, "" = there must be none, None =
+            it does not matter.
     """
 
     operation: Operation
@@ -217,14 +225,21 @@ class PutCheckpoint(NamedTuple):
     channel_versions: Mapping[str, str]
     new_values: Sequence[ChannelValue]
     format_version: int
+    lease_token: int | None = None
+    expected_parent: str | None = None
 
 
 class PutWrites(NamedTuple):
-    """Store pending writes of the checkpoint `ref`, which need not exist yet."""
+    """Store pending writes of the checkpoint `ref`, which need not exist yet.
+
+    Attributes:
+        lease_token: The writer's lease on the thread, None = it has none.
+    """
 
     operation: Operation
     ref: CheckpointRef
     writes: Sequence[PendingWrite]
+    lease_token: int | None = None
 
 
 Mutation = PutCheckpoint | PutWrites

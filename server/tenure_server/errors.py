@@ -10,11 +10,15 @@ TenureError
 ├── ThreadNotFound / ThreadExists
 ├── TenantNotFound / KeyNotFound   of AdminService alone
 ├── DeltaChannelInUse        a row that would go is needed by one that stays
+├── LegalHold                what would be deleted is under a legal hold
 ├── Overloaded               too much at once, come back later
+├── RateLimited              the tenant goes faster than it may, come back later
 ├── QuotaExceeded            a quota of the tenant is used up
 ├── DeadlineExceeded         the caller's time ran out
 ├── Unavailable              the database is away, or the server drains
 ├── Conflict                 another writer came between
+├── StaleWriter              the thread has another writer
+├── LeaseHeld                somebody else has a lease on the thread
 ├── IndexMismatch            vectors were made with another embedder
 └── ChunksMissing            a value was told against one that is not there
 
@@ -153,6 +157,17 @@ class DeltaChannelInUse(TenureError):
         )
 
 
+class LegalHold(TenureError):
+    """What would be deleted is under a legal hold."""
+
+    reason = "LEGAL_HOLD"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "it is under a legal hold and cannot be deleted; an admin of the tenant may release it"
+        )
+
+
 class Overloaded(TenureError):
     """Too many operations at once."""
 
@@ -162,19 +177,59 @@ class Overloaded(TenureError):
         super().__init__(f"too many {what} at once; retry later", retry_after=retry_after)
 
 
+class RateLimited(TenureError):
+    """The tenant goes faster than it may."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(self, limit: str, maximum: float, retry_after: float) -> None:
+        """Make the error.
+
+        Args:
+            limit: Name of the limit in `Quota`.
+            maximum: How much the tenant may.
+            retry_after: Seconds after which a retry may succeed.
+        """
+        super().__init__(
+            f"the tenant is above its {limit} of {maximum:,.10g}; retry later",
+            retry_after=retry_after,
+            limit=limit,
+            maximum=f"{maximum:.10g}",
+        )
+
+
 class QuotaExceeded(TenureError):
-    """A quota of the tenant is used up."""
+    """A quota of the tenant is used up: the operation would pass it, and nothing of it was stored."""
 
     reason = "QUOTA_EXCEEDED"
 
-    def __init__(self, quota: str, used: int, maximum: int, retry_after: float | None = None) -> None:
+    def __init__(self, limit: str, maximum: int, used: int, asked: int) -> None:
+        """Make the error.
+
+        Args:
+            limit: stored_bytes, threads, items, checkpoints_per_thread or value_bytes.
+            maximum: What the tenant may use of it.
+            used: What it used before the operation.
+            asked: What the operation would have added.
+        """
         super().__init__(
-            f"quota {quota} is used up: {used:,} of {maximum:,}",
-            retry_after=retry_after,
-            quota=quota,
-            used=str(used),
+            f"quota {limit} is used up: {used:,} of {maximum:,} used, {asked:,} more asked for; "
+            f"{_FREES[limit]}",
+            limit=limit,
             maximum=str(maximum),
+            used=str(used),
+            asked=str(asked),
         )
+
+
+_FREES = {
+    "stored_bytes": "delete or prune threads, or delete items",
+    "threads": "delete threads",
+    "items": "delete items",
+    "checkpoints_per_thread": "prune the thread, or go on in a new one",
+    "value_bytes": "store less in one value",
+}
+"""What makes room, by limit."""
 
 
 class DeadlineExceeded(TenureError):
@@ -202,6 +257,40 @@ class Conflict(TenureError):
 
     def __init__(self) -> None:
         super().__init__("another writer changed the thread meanwhile; retry")
+
+
+class StaleWriter(TenureError):
+    """The thread has another writer: nothing of the operation was stored, and repeating it is of no use."""
+
+    reason = "STALE_WRITER"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the thread has another writer: somebody else has or had a lease on it, or its latest checkpoint "
+            "is not the parent that was expected. Read the thread again and go on from its latest "
+            "checkpoint; to go on from an older one on purpose, hold a lease (TenureSaver.single_writer)"
+        )
+
+
+class LeaseHeld(TenureError):
+    """Somebody else has a lease on the thread."""
+
+    reason = "LEASE_HELD"
+
+    def __init__(self, held_for_ms: int, holder: str) -> None:
+        """Make the error.
+
+        Args:
+            held_for_ms: Milliseconds until the lease ends, if it is not renewed.
+            holder: What its holder calls itself; of the same tenant, as the caller is.
+        """
+        super().__init__(
+            f"somebody else is the thread's only writer, for {held_for_ms / 1000:.3g} s if the lease is not "
+            "renewed; wait, or only read",
+            retry_after=held_for_ms / 1000,
+            held_for_ms=str(held_for_ms),
+            holder=holder,
+        )
 
 
 class ChunksMissing(TenureError):

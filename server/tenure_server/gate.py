@@ -5,13 +5,15 @@
    instead of 490);
 2. a span, outside everything that can fail, so that it sees every final code;
 3. errors become statuses;
-4. admission: a slot for the tenant, or a refusal with a pushback.
+4. the tenant's rates, if it has any, and admission: a slot for the tenant. Or a refusal with a pushback.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,9 +25,12 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
 from tenure_server import auth, errors, telemetry
 from tenure_server.admission import Admission
 from tenure_server.domain import Principal
+from tenure_server.metering import Meter
+from tenure_server.rates import Amount
+from tenure_server.services.caller import charge_message, spending
 from tenure_server.services.caller import guard as current_guard
 from tenure_server.services.caller import principal as current_principal
-from tenure_server.wire import status
+from tenure_server.wire import costs, status
 from tenure_server.wire.requests import traceparents
 
 if TYPE_CHECKING:
@@ -39,9 +44,19 @@ _SESSION = "/tenure.v1.CheckpointService/Session"
 class Gate(grpc.aio.ServerInterceptor):
     """The only interceptor of the server."""
 
-    def __init__(self, authenticator: auth.Authenticator, admission: Admission) -> None:
+    def __init__(
+        self, authenticator: auth.Authenticator, admission: Admission, meter: Meter | None = None
+    ) -> None:
+        """Take what is asked in turn.
+
+        Args:
+            authenticator: Knows who calls.
+            admission: Knows how much runs.
+            meter: Knows how fast tenants go; None = nobody is held to a rate.
+        """
         self._authenticator = authenticator
         self._admission = admission
+        self._meter = meter
 
     async def intercept_service(
         self,
@@ -73,10 +88,14 @@ class Gate(grpc.aio.ServerInterceptor):
         serve: Any = handler.unary_unary
 
         async def guarded(request: Message, context: Context) -> Any:
-            rpc = _Rpc(method, principal, traceparents(request))
-            with rpc, self._admission.slot(method, principal.tenant):
-                _refuse_late(context)
-                return await serve(request, context)
+            rpc = _Rpc(method, principal, traceparents(request), costs.operations(request))
+            with rpc:
+                await self._pay(principal, request)
+                with self._slot(method, principal):
+                    _refuse_late(context)
+                    response = await serve(request, context)
+                    charge_message(response)
+                    return response
             return await rpc.abort(context)
 
         return grpc.unary_unary_rpc_method_handler(
@@ -87,12 +106,15 @@ class Gate(grpc.aio.ServerInterceptor):
         serve: Any = handler.unary_stream
 
         async def guarded(request: Message, context: Context) -> AsyncIterator[Any]:
-            rpc = _Rpc(method, principal, traceparents(request))
-            with rpc, self._admission.slot(method, principal.tenant):
-                _refuse_late(context)
-                async for response in serve(request, context):
-                    yield response
-                return
+            rpc = _Rpc(method, principal, traceparents(request), costs.operations(request))
+            with rpc:
+                await self._pay(principal, request)
+                with self._slot(method, principal):
+                    _refuse_late(context)
+                    async for response in serve(request, context):
+                        charge_message(response)
+                        yield response
+                    return
             await rpc.abort(context)
 
         return grpc.unary_stream_rpc_method_handler(
@@ -106,9 +128,13 @@ class Gate(grpc.aio.ServerInterceptor):
 
         async def guarded(requests: AsyncIterator[Message], context: Context) -> Any:
             rpc = _Rpc(method, principal, parents)
-            with rpc, self._admission.slot(method, principal.tenant):
-                _refuse_late(context)
-                return await serve(requests, context)
+            with rpc:
+                await self._pay(principal)
+                with self._slot(method, principal):
+                    _refuse_late(context)
+                    response = await serve(_charged(requests), context)
+                    charge_message(response)
+                    return response
             return await rpc.abort(context)
 
         return grpc.stream_unary_rpc_method_handler(
@@ -122,11 +148,14 @@ class Gate(grpc.aio.ServerInterceptor):
 
         async def guarded(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Any]:
             rpc = _Rpc(method, principal, parents)
-            with rpc, self._admission.slot(method, principal.tenant):
-                _refuse_late(context)
-                async for response in serve(requests, context):
-                    yield response
-                return
+            with rpc:
+                await self._pay(principal)
+                with self._slot(method, principal):
+                    _refuse_late(context)
+                    async for response in serve(_charged(requests), context):
+                        charge_message(response)
+                        yield response
+                    return
             await rpc.abort(context)
 
         return grpc.stream_stream_rpc_method_handler(
@@ -149,9 +178,11 @@ class Gate(grpc.aio.ServerInterceptor):
                 auth.authorize(principal, name)
             except Exception as error:
                 return status.of(error)
-            rpc = _Rpc(name, principal, traceparents(request))
-            with rpc, self._admission.slot(name, principal.tenant):
-                await run()
+            rpc = _Rpc(name, principal, traceparents(request), costs.operations(request))
+            with rpc:
+                await self._pay(principal, request)
+                with self._slot(name, principal):
+                    await run()
             return rpc.failure
 
         async def guarded(requests: AsyncIterator[Message], context: Context) -> None:
@@ -168,6 +199,23 @@ class Gate(grpc.aio.ServerInterceptor):
             guarded, handler.request_deserializer, handler.response_serializer
         )
 
+    async def _pay(self, principal: Principal, request: Message | None = None) -> None:
+        """Hold a call to its tenant's rates; what it costs further goes to the same account.
+
+        Raises:
+            RateLimited: It must wait.
+        """
+        if self._meter is None or principal.rates is None:
+            spending.set(None)
+            return
+        cost = Amount(operations=1) if request is None else costs.of(request)
+        await self._meter.admit(principal.tenant, principal.rates, cost)
+        spending.set(partial(self._meter.charge, principal.tenant))
+
+    def _slot(self, method: str, principal: Principal) -> AbstractContextManager[None]:
+        most = None if principal.rates is None else principal.rates.concurrency
+        return self._admission.slot(method, principal.tenant, most)
+
 
 class _Rpc:
     """Runs a block as one RPC, in its span; an error is kept, to be sent once the block is left.
@@ -178,8 +226,11 @@ class _Rpc:
         failure: What the block failed with.
     """
 
-    def __init__(self, method: str, principal: Principal, parents: Sequence[str]) -> None:
+    def __init__(
+        self, method: str, principal: Principal, parents: Sequence[str], operations: int = 1
+    ) -> None:
         self._principal = principal
+        self._operations = operations
         self.failure: status_pb2.Status | None = None
         self._span = telemetry.span(
             method.removeprefix("/"),
@@ -188,7 +239,7 @@ class _Rpc:
             kind=SpanKind.SERVER,
             attributes={
                 telemetry.TENANT: telemetry.tenant_hash(principal.tenant),
-                telemetry.OPERATIONS: max(len(parents), 1),
+                telemetry.OPERATIONS: operations,
             },
         )
 
@@ -209,6 +260,7 @@ class _Rpc:
         if self.failure is not None:
             code = status.name(self.failure)
             span.set_status(Status(StatusCode.ERROR, code))
+        telemetry.count_operations(self._principal.tenant, self._operations, code)
         span.set_attribute(telemetry.RPC_CODE, code)
         self._span.__exit__(None, None, None)
         return self.failure is not None
@@ -224,6 +276,13 @@ def _refuse_late(context: Context) -> None:
     left = context.time_remaining()
     if left is not None and left <= 0:
         raise errors.DeadlineExceeded
+
+
+async def _charged(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    """Yield messages, and count their bytes."""
+    async for request in requests:
+        charge_message(request)
+        yield request
 
 
 def _is_cancelled() -> bool:

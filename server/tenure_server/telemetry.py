@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -49,7 +51,9 @@ KEYS = "tenure.cache.keys"
 CACHE_HITS = "tenure.cache.hits"
 CACHE_MISSES = "tenure.cache.misses"
 BYTES = "tenure.bytes"
+WRITER_REFUSED = "tenure.writer_refused"
 
+_MAX_RATIOS = 100
 _propagator = TraceContextTextMapPropagator()
 _tracer = trace.get_tracer("tenure.server")
 _meter = metrics.get_meter("tenure.server")
@@ -69,8 +73,16 @@ version_conflicts = _meter.create_counter(
     "tenure.version_conflicts", description="Channel versions met again with other bytes; the first is kept"
 )
 refused = _meter.create_counter("tenure.refused", description="RPCs and operations refused, by reason")
+writers_refused = _meter.create_counter(
+    "tenure.writers.refused",
+    description="Writers refused as a thread has another one, by tenant and reason STALE_WRITER | LEASE_HELD",
+)
 admin_changes = _meter.create_counter(
     "tenure.admin.changes", description="Changes asked of AdminService, by RPC and outcome"
+)
+tenant_operations = _meter.create_counter(
+    "tenure.tenant.operations",
+    description="Operations by tenant and outcome ok | refused | failed; a batch has one outcome",
 )
 swept = _meter.create_counter("tenure.swept", description="Rows removed by the sweeper, by kind")
 
@@ -79,6 +91,72 @@ swept = _meter.create_counter("tenure.swept", description="Rows removed by the s
 def tenant_hash(tenant: TenantId) -> str:
     """Return what telemetry shows of a tenant: 12 hex digits of a hash, the same on every replica."""
     return hashlib.blake2b(tenant.bytes, digest_size=6, person=b"tenure.tenant").hexdigest()
+
+
+class TenantLabels:
+    """Names tenants in metrics, a bounded number of them: a series is kept for the life of a process.
+
+    The first 64 have a label of their own, and so has each that makes a thousand operations in a minute,
+    until there are 512. All others are `other`.
+    """
+
+    _FREE, _MOST, _MANY, _WINDOW = 64, 512, 1000, 60.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._labels: dict[TenantId, str] = {}
+        self._counts: Counter[TenantId] = Counter()
+        self._since = clock()
+
+    def of(self, tenant: TenantId, operations: int = 1) -> str:
+        """Return the label of a tenant that makes some operations."""
+        label = self._labels.get(tenant)
+        if label is not None:
+            return label
+        if self._clock() - self._since > self._WINDOW or len(self._counts) > 100 * self._MOST:
+            self._counts.clear()
+            self._since = self._clock()
+        self._counts[tenant] += operations
+        known = len(self._labels)
+        if known < self._FREE or (known < self._MOST and self._counts[tenant] >= self._MANY):
+            del self._counts[tenant]
+            return self._labels.setdefault(tenant, tenant_hash(tenant))
+        return "other"
+
+
+tenant_labels = TenantLabels()
+
+
+def count_operations(tenant: TenantId, operations: int, code: str) -> None:
+    """Count operations of a tenant that ended with the gRPC code of this name."""
+    outcome = {"OK": "ok", "RESOURCE_EXHAUSTED": "refused"}.get(code, "failed")
+    tenant_operations.add(operations, {TENANT: tenant_labels.of(tenant, operations), "outcome": outcome})
+
+
+_quota_ratios: Mapping[tuple[str, str], float] = {}
+
+
+def show_quotas(ratios: Mapping[tuple[TenantId, str], float]) -> None:
+    """Export how much of their limits tenants use, until told otherwise.
+
+    Args:
+        ratios: By tenant and name of the limit; 1.0 = all of it. The hundred highest are exported.
+    """
+    global _quota_ratios
+    highest = sorted(ratios.items(), key=lambda entry: entry[1], reverse=True)[:_MAX_RATIOS]
+    _quota_ratios = {(tenant_hash(tenant), limit): ratio for (tenant, limit), ratio in highest}
+
+
+def _observe_quotas(options: metrics.CallbackOptions) -> Iterator[metrics.Observation]:
+    for (tenant, limit), ratio in _quota_ratios.items():
+        yield metrics.Observation(ratio, {TENANT: tenant, "limit": limit})
+
+
+_meter.create_observable_gauge(
+    "tenure.quota.usage_ratio",
+    callbacks=[_observe_quotas],
+    description="Used part of a limit, by tenant and limit; the hundred highest, by the replica that sweeps",
+)
 
 
 def context_of(traceparent: str) -> Context | None:

@@ -13,7 +13,7 @@ from tests.examples.running import ROOT, lines_of, with_numbered_ids
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "examples").glob("[a-z]*.py"))
 WITH_A_STORE = {"long_term_memory", "semantic_memory", "summary_memory"}
-NOT_IN_MEMORY = {"demo", "housekeeping", "node_cache", "shared_memory"}
+NOT_IN_MEMORY = {"demo", "housekeeping", "node_cache", "shared_memory", "single_writer"}
 
 
 @pytest.mark.parametrize("name", sorted({*SCRIPTS} - NOT_IN_MEMORY - WITH_A_STORE))

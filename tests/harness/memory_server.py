@@ -15,11 +15,12 @@ from tenure_server.config import Config
 from tenure_server.domain import Scope
 from tenure_server.storage.memory import MemoryCheckpoints, MemoryTenants
 from tenure_server.storage.memory_items import MemoryItems
+from tenure_server.storage.memory_leases import MemoryLeases
 from tenure_server.storage.node_cache import MemoryNodeCache
 
 
 async def main() -> None:
-    tenants = MemoryTenants()
+    tenants, checkpoints = MemoryTenants(), MemoryCheckpoints()
     stop = asyncio.Event()
 
     async def always_ready() -> None:
@@ -35,7 +36,9 @@ async def main() -> None:
     making = asyncio.create_task(make_tenants())
     await app.serve(
         Config(listen="127.0.0.1:0", drain=1.0),
-        storage=app.Storage(MemoryCheckpoints(), MemoryItems(), tenants, always_ready, MemoryNodeCache()),
+        storage=app.Storage(
+            checkpoints, MemoryLeases(checkpoints), MemoryItems(), tenants, always_ready, MemoryNodeCache()
+        ),
         on_ready=lambda targets: print(json.dumps(targets.told()), flush=True),
         stop=stop,
     )

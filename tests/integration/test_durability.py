@@ -97,7 +97,7 @@ def lossy(postgres: Postgres, migrated: str, run_folder: Path) -> Iterator[Lossy
 def test_writes_whose_reply_is_lost_have_one_effect_and_are_acknowledged(lossy: Lossy) -> None:
     tenant, before = lossy.stack.new_tenant(), lossy.proxy.cuts
     with savers_of(lossy.stack.target, tenant, PATIENT, PATIENT) as savers:
-        with lossy.losing("write_batch_2", every=4), writing(savers) as books:
+        with lossy.losing("write_batch_3", every=4), writing(savers) as books:
             wait_until(lambda: lossy.proxy.cuts - before >= CUTS_OF_WRITES, "replies are lost")
         assert not books.errors
         assert books.acknowledged > CUTS_OF_WRITES

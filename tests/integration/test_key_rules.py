@@ -28,7 +28,7 @@ from tests.integration.key_rules_support import (
     shared,
 )
 from tests.integration.tenants_support import CASES, Ids, Make, contents, reads, writes
-from tests.integration.wire_support import Answer, Wire, operation, outcome_of, reason_of
+from tests.integration.wire_support import LEASES, Answer, Wire, operation, outcome_of, reason_of
 
 REVOCATION = 5.0
 """Seconds after which a revoked key is refused by every replica: a promise."""
@@ -53,9 +53,9 @@ def names_a_thread(method: str, make: Make) -> bool:
 
 
 def test_every_rpc_that_limited_keys_may_call_says_how_rules_apply() -> None:
-    """The tests here, in test_key_rules_items and in test_node_cache call all of them."""
+    """The tests here, in test_key_rules_items, test_node_cache and test_leases call all of them."""
     names = [path.rpartition("/")[2] for path in auth.RULED]
-    assert sorted(names) == sorted([*THREADS, *ITEMS, *RESULTS])
+    assert sorted(names) == sorted([*THREADS, *ITEMS, *RESULTS, *LEASES])
     assert auth.RULES.keys() >= auth.RULED
 
 

@@ -16,7 +16,7 @@ import pytest
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1.common_pb2 import Slice
 from tenure_client import TenureSaver, Unauthenticated, connection
-from tenure_client.errors import from_rpc
+from tenure_client.statuses import from_rpc
 
 from tests.harness.processes import PATIENCE
 from tests.harness.stack import Stack, TenantHandle

@@ -27,6 +27,8 @@ METHODS: dict[str, MethodDescriptor] = {
     for method in service.methods
 }
 """Every RPC of the protocol; no two services have one of the same name."""
+LEASES = ("AcquireLease", "RenewLease", "ReleaseLease")
+"""Those whose answers name what only one caller has: they have tests of their own, in test_leases."""
 
 
 def path_of(method: MethodDescriptor) -> str:

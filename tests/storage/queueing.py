@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tenure_server import errors
-from tenure_server.storage.queues import MAX_CALLS, Queue, Waiting
+from tenure_server.storage.queues import MAX_READS, Queue, Waiting
 
 BUSY = errors.ThreadBusy()
 CALLER: ContextVar[str] = ContextVar("caller")
@@ -45,7 +45,7 @@ class Asked:
     def __init__(self) -> None:
         self.calls: list[Made] = []
         self.emptied = 0
-        self.queue: Queue[Any, Any] = Queue(self._call, self._emptied)
+        self.queue: Queue[Any, Any] = Queue(self._call, self._emptied, calls=MAX_READS)
 
     async def _call(self, batch: Sequence[Any], wait: bool) -> Sequence[Any]:
         self.calls.append(Made(batch, wait))
@@ -80,7 +80,7 @@ class Asked:
 
     async def hold(self) -> None:
         """Make as many calls as there may be."""
-        for number in range(MAX_CALLS):
+        for number in range(MAX_READS):
             self.ask(f"held {number}")
             await self.until(lambda number=number: len(self.calls) == number + 1)
 

@@ -11,10 +11,9 @@ import pytest
 from tenure_server import errors
 from tenure_server.domain import TenantId
 from tenure_server.items import GetItem, ItemAnswer, ReadGroup, WriteGroup
-from tenure_server.storage import item_queues
 from tenure_server.storage.item_queues import MAX_SEARCHES, CoalescedItems
 from tenure_server.storage.memory_items import MemoryItems
-from tenure_server.storage.queues import MAX_BYTES, MAX_CALLS
+from tenure_server.storage.queues import MAX_BYTES, MAX_READS, MAX_WRITES
 
 from tests.storage.item_tenant import Tenant, get, group, listing, put, search
 from tests.storage.tenant import operation
@@ -95,48 +94,21 @@ def start(work: Any) -> asyncio.Task[Any]:
 async def test_a_crowd_of_a_tenant_takes_few_calls(gated: Gated, tenant: Tenant) -> None:
     writes = [start(tenant.write(put(f"{number}"))) for number in range(CROWD)]
     reads = [start(tenant.get(f"{number}")) for number in range(CROWD)]
-    await until(lambda: len(gated.writes) == len(gated.gets) == MAX_CALLS)
+    await until(lambda: len(gated.writes) == MAX_WRITES and len(gated.gets) == MAX_READS)
     gated.open.set()
     await asyncio.gather(*writes, *reads)
 
-    assert [len(groups) for groups in gated.writes] == [1, 1, CROWD - 2]
+    assert [len(groups) for groups in gated.writes] == [1, CROWD - 1]
     assert [len(groups) for groups in gated.gets] == [1, 1, CROWD - 2]
     assert len(await tenant.keys()) == CROWD
 
 
-async def test_few_groups_wait_for_a_larger_call_to_end(
-    gated: Gated, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(item_queues, "_PATIENCE", 60)
-    larger = start(tenant.apply(*(group(put(f"{number}")) for number in range(3))))
-    await until(lambda: gated.writes)
-    few = [start(tenant.write(put(key))) for key in "ab"]
-    last = start(tenant.get("asked after them"))
-    await until(lambda: gated.gets)
-    assert len(gated.writes) == 1
-
-    as_many = start(tenant.write(put("c")))
-    await until(lambda: len(gated.writes) == 2)
-    gated.open.set()
-    await asyncio.gather(larger, last, as_many, *few)
-    assert [len(groups) for groups in gated.writes] == [3, 3]
-
-
-async def test_few_groups_do_not_wait_for_ever(gated: Gated, tenant: Tenant) -> None:
-    larger = start(tenant.apply(*(group(put(f"{number}")) for number in range(3))))
-    await until(lambda: gated.writes)
-    lone = start(tenant.write(put("lone")))
-    await until(lambda: len(gated.writes) == 2)
-    gated.open.set()
-    await asyncio.gather(larger, lone)
-
-
 async def test_tenants_do_not_wait_for_one_another(gated: Gated, tenants: list[Tenant]) -> None:
     tasks = [start(tenant.write(put(f"{number}"))) for tenant in tenants for number in range(CROWD)]
-    await until(lambda: len(gated.writes) == MAX_CALLS * 2)
+    await until(lambda: len(gated.writes) == MAX_WRITES * 2)
     gated.open.set()
     await asyncio.gather(*tasks)
-    assert len(gated.writes) == MAX_CALLS * 2 + 2
+    assert len(gated.writes) == MAX_WRITES * 2 + 2
 
 
 async def test_searches_do_not_hold_up_gets_and_few_run_at_a_time(gated: Gated, tenant: Tenant) -> None:
@@ -152,22 +124,22 @@ async def test_searches_do_not_hold_up_gets_and_few_run_at_a_time(gated: Gated, 
 
 
 async def test_a_group_whose_time_passes_while_it_waits_is_not_started(gated: Gated, tenant: Tenant) -> None:
-    waiting = [start(tenant.write(put(f"{number}"))) for number in range(MAX_CALLS)]
+    waiting = [start(tenant.write(put(f"{number}"))) for number in range(MAX_WRITES)]
     searching = [start(tenant.found(search())) for _ in range(MAX_SEARCHES)]
-    await until(lambda: len(gated.writes) == MAX_CALLS and len(gated.searches) == MAX_SEARCHES)
+    await until(lambda: len(gated.writes) == MAX_WRITES and len(gated.searches) == MAX_SEARCHES)
     (late,) = await tenant.apply(group(put("late"), by=operation(0.01)))
     assert isinstance(late, errors.DeadlineExceeded)
     (late_read,) = await tenant.store.read(tenant.id, [ReadGroup(operation(0.01), [search()])])
     assert isinstance(late_read, errors.DeadlineExceeded)
     gated.open.set()
     await asyncio.gather(*waiting, *searching)
-    assert sorted(await tenant.keys()) == ["0", "1"]
+    assert sorted(await tenant.keys()) == ["0"]
 
 
 async def test_large_groups_do_not_share_a_call(gated: Gated, tenant: Tenant) -> None:
     large = '{"text": "' + "x" * (MAX_BYTES // 2) + '"}'
     tasks = [start(tenant.write(put(f"{number}", large))) for number in range(5)]
-    await until(lambda: len(gated.writes) == MAX_CALLS)
+    await until(lambda: len(gated.writes) == MAX_WRITES)
     gated.open.set()
     await asyncio.gather(*tasks)
     assert max(len(groups) for groups in gated.writes) == 1
@@ -187,7 +159,7 @@ async def test_a_failing_call_fails_its_groups_and_no_later_ones(gated: Gated, t
 
 async def test_a_stop_answers_who_waits(gated: Gated, queued: CoalescedItems, tenant: Tenant) -> None:
     tasks = [start(tenant.write(put(f"{number}"))) for number in range(CROWD)]
-    await until(lambda: len(gated.writes) == MAX_CALLS)
+    await until(lambda: len(gated.writes) == MAX_WRITES)
     await queued.close()
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(outcome, errors.Unavailable)

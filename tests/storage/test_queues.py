@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from tenure_server import errors
-from tenure_server.storage.queues import MAX_BYTES, MAX_CALLS, MAX_OPERATIONS, MAX_WAITING
+from tenure_server.storage.queues import MAX_BYTES, MAX_OPERATIONS, MAX_READS, MAX_WAITING
 
 from tests.storage.queueing import Asked
 
@@ -28,12 +28,12 @@ async def test_what_comes_while_calls_are_under_way_goes_together(asked: Asked) 
     await asked.hold()
     answers = [asked.ask(name) for name in ("a", "b", "c")]
     await asked.settle()
-    assert len(asked.calls) == MAX_CALLS
+    assert len(asked.calls) == MAX_READS
 
     asked.calls[0].end()
     await asked.settle()
 
-    assert asked.batches[MAX_CALLS:] == [["a", "b", "c"]]
+    assert asked.batches[MAX_READS:] == [["a", "b", "c"]]
     asked.calls[-1].end()
     assert await asyncio.gather(*answers) == [["did a"], ["did b"], ["did c"]]
 
@@ -44,7 +44,7 @@ async def test_callers_get_their_own_answers_in_the_order_of_what_they_asked(ask
     await asked.settle()
     for call in list(asked.calls):
         call.end()
-    await asked.until(lambda: len(asked.calls) > MAX_CALLS)
+    await asked.until(lambda: len(asked.calls) > MAX_READS)
     asked.calls[-1].end()
 
     assert await first == ["did a", "did b", "did c"]
@@ -61,7 +61,7 @@ async def test_a_batch_has_so_many_operations_and_bytes_at_most(asked: Asked) ->
         asked.calls[number].end()
     await asyncio.gather(many, large, larger)
 
-    sizes = [len(batch) for batch in asked.batches[MAX_CALLS:]]
+    sizes = [len(batch) for batch in asked.batches[MAX_READS:]]
     assert sizes == [MAX_OPERATIONS, 12, 1, 1]
     assert asked.batches[-1] == ["largest"], "one that is larger than a batch goes alone"
 
@@ -295,7 +295,7 @@ async def test_more_than_a_queue_holds_is_refused_with_a_pushback(asked: Asked) 
         call.end()
     await asked.settle()
 
-    assert len(asked.calls) == MAX_CALLS, "nobody waits for the rest"
+    assert len(asked.calls) == MAX_READS, "nobody waits for the rest"
     accepted = asked.ask("now")
     await asked.settle()
     asked.calls[-1].end()

@@ -82,7 +82,7 @@ class HeldValue(_message.Message):
     def __init__(self, channel: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class PutCheckpoint(_message.Message):
-    __slots__ = ("ref", "parent_checkpoint_id", "checkpoint", "metadata_json", "channel_versions", "new_values", "format_version")
+    __slots__ = ("ref", "parent_checkpoint_id", "checkpoint", "metadata_json", "channel_versions", "new_values", "format_version", "lease_token", "expected_parent")
     REF_FIELD_NUMBER: _ClassVar[int]
     PARENT_CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,8 @@ class PutCheckpoint(_message.Message):
     CHANNEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     NEW_VALUES_FIELD_NUMBER: _ClassVar[int]
     FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PARENT_FIELD_NUMBER: _ClassVar[int]
     ref: CheckpointRef
     parent_checkpoint_id: str
     checkpoint: _common_pb2.Blob
@@ -97,7 +99,9 @@ class PutCheckpoint(_message.Message):
     channel_versions: _containers.RepeatedCompositeFieldContainer[ChannelVersion]
     new_values: _containers.RepeatedCompositeFieldContainer[ChannelValue]
     format_version: int
-    def __init__(self, ref: _Optional[_Union[CheckpointRef, _Mapping]] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[_common_pb2.Blob, _Mapping]] = ..., metadata_json: _Optional[str] = ..., channel_versions: _Optional[_Iterable[_Union[ChannelVersion, _Mapping]]] = ..., new_values: _Optional[_Iterable[_Union[ChannelValue, _Mapping]]] = ..., format_version: _Optional[int] = ...) -> None: ...
+    lease_token: int
+    expected_parent: str
+    def __init__(self, ref: _Optional[_Union[CheckpointRef, _Mapping]] = ..., parent_checkpoint_id: _Optional[str] = ..., checkpoint: _Optional[_Union[_common_pb2.Blob, _Mapping]] = ..., metadata_json: _Optional[str] = ..., channel_versions: _Optional[_Iterable[_Union[ChannelVersion, _Mapping]]] = ..., new_values: _Optional[_Iterable[_Union[ChannelValue, _Mapping]]] = ..., format_version: _Optional[int] = ..., lease_token: _Optional[int] = ..., expected_parent: _Optional[str] = ...) -> None: ...
 
 class PendingWrite(_message.Message):
     __slots__ = ("task_id", "task_path", "idx", "channel", "value")
@@ -114,12 +118,14 @@ class PendingWrite(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., task_path: _Optional[str] = ..., idx: _Optional[int] = ..., channel: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Blob, _Mapping]] = ...) -> None: ...
 
 class PutWrites(_message.Message):
-    __slots__ = ("ref", "writes")
+    __slots__ = ("ref", "writes", "lease_token")
     REF_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ref: CheckpointRef
     writes: _containers.RepeatedCompositeFieldContainer[PendingWrite]
-    def __init__(self, ref: _Optional[_Union[CheckpointRef, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[PendingWrite, _Mapping]]] = ...) -> None: ...
+    lease_token: int
+    def __init__(self, ref: _Optional[_Union[CheckpointRef, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[PendingWrite, _Mapping]]] = ..., lease_token: _Optional[int] = ...) -> None: ...
 
 class Mutation(_message.Message):
     __slots__ = ("operation", "put", "put_writes")
@@ -408,5 +414,57 @@ class PruneThreadsRequest(_message.Message):
     def __init__(self, operation: _Optional[_Union[_common_pb2.Operation, _Mapping]] = ..., thread_ids: _Optional[_Iterable[str]] = ..., strategy: _Optional[_Union[PruneStrategy, str]] = ...) -> None: ...
 
 class PruneThreadsResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AcquireLeaseRequest(_message.Message):
+    __slots__ = ("operation", "thread_id", "holder", "ttl_ms")
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    operation: _common_pb2.Operation
+    thread_id: str
+    holder: str
+    ttl_ms: int
+    def __init__(self, operation: _Optional[_Union[_common_pb2.Operation, _Mapping]] = ..., thread_id: _Optional[str] = ..., holder: _Optional[str] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class AcquireLeaseResponse(_message.Message):
+    __slots__ = ("lease_token", "ttl_ms")
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    lease_token: int
+    ttl_ms: int
+    def __init__(self, lease_token: _Optional[int] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class RenewLeaseRequest(_message.Message):
+    __slots__ = ("operation", "thread_id", "lease_token", "ttl_ms")
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    operation: _common_pb2.Operation
+    thread_id: str
+    lease_token: int
+    ttl_ms: int
+    def __init__(self, operation: _Optional[_Union[_common_pb2.Operation, _Mapping]] = ..., thread_id: _Optional[str] = ..., lease_token: _Optional[int] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class RenewLeaseResponse(_message.Message):
+    __slots__ = ("ttl_ms",)
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    ttl_ms: int
+    def __init__(self, ttl_ms: _Optional[int] = ...) -> None: ...
+
+class ReleaseLeaseRequest(_message.Message):
+    __slots__ = ("operation", "thread_id", "lease_token")
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    THREAD_ID_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    operation: _common_pb2.Operation
+    thread_id: str
+    lease_token: int
+    def __init__(self, operation: _Optional[_Union[_common_pb2.Operation, _Mapping]] = ..., thread_id: _Optional[str] = ..., lease_token: _Optional[int] = ...) -> None: ...
+
+class ReleaseLeaseResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -99,6 +99,21 @@ class CheckpointServiceStub(object):
                 request_serializer=tenure_dot_v1_dot_checkpoints__pb2.PruneThreadsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_checkpoints__pb2.PruneThreadsResponse.FromString,
                 _registered_method=True)
+        self.AcquireLease = channel.unary_unary(
+                '/tenure.v1.CheckpointService/AcquireLease',
+                request_serializer=tenure_dot_v1_dot_checkpoints__pb2.AcquireLeaseRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_checkpoints__pb2.AcquireLeaseResponse.FromString,
+                _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/tenure.v1.CheckpointService/RenewLease',
+                request_serializer=tenure_dot_v1_dot_checkpoints__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_checkpoints__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
+        self.ReleaseLease = channel.unary_unary(
+                '/tenure.v1.CheckpointService/ReleaseLease',
+                request_serializer=tenure_dot_v1_dot_checkpoints__pb2.ReleaseLeaseRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_checkpoints__pb2.ReleaseLeaseResponse.FromString,
+                _registered_method=True)
 
 
 class CheckpointServiceServicer(object):
@@ -198,6 +213,29 @@ class CheckpointServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcquireLease(self, request, context):
+        """AcquireLease makes the caller the only writer of a thread for a while, and makes the thread if there is
+        none. Fails with LEASE_HELD while somebody else is. Needs scope `write`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLease(self, request, context):
+        """RenewLease prolongs a lease, also one that has run out and that nobody took over; fails with
+        STALE_WRITER if somebody did. Needs scope `write`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseLease(self, request, context):
+        """ReleaseLease ends a lease; one that is not there any more is fine. Needs scope `write`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CheckpointServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -260,6 +298,21 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     servicer.PruneThreads,
                     request_deserializer=tenure_dot_v1_dot_checkpoints__pb2.PruneThreadsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_checkpoints__pb2.PruneThreadsResponse.SerializeToString,
+            ),
+            'AcquireLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireLease,
+                    request_deserializer=tenure_dot_v1_dot_checkpoints__pb2.AcquireLeaseRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_checkpoints__pb2.AcquireLeaseResponse.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=tenure_dot_v1_dot_checkpoints__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_checkpoints__pb2.RenewLeaseResponse.SerializeToString,
+            ),
+            'ReleaseLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseLease,
+                    request_deserializer=tenure_dot_v1_dot_checkpoints__pb2.ReleaseLeaseRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_checkpoints__pb2.ReleaseLeaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -591,6 +644,87 @@ class CheckpointService(object):
             '/tenure.v1.CheckpointService/PruneThreads',
             tenure_dot_v1_dot_checkpoints__pb2.PruneThreadsRequest.SerializeToString,
             tenure_dot_v1_dot_checkpoints__pb2.PruneThreadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.CheckpointService/AcquireLease',
+            tenure_dot_v1_dot_checkpoints__pb2.AcquireLeaseRequest.SerializeToString,
+            tenure_dot_v1_dot_checkpoints__pb2.AcquireLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.CheckpointService/RenewLease',
+            tenure_dot_v1_dot_checkpoints__pb2.RenewLeaseRequest.SerializeToString,
+            tenure_dot_v1_dot_checkpoints__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.CheckpointService/ReleaseLease',
+            tenure_dot_v1_dot_checkpoints__pb2.ReleaseLeaseRequest.SerializeToString,
+            tenure_dot_v1_dot_checkpoints__pb2.ReleaseLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

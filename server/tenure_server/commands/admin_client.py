@@ -1,4 +1,4 @@
-"""A connection to AdminService, and what its refusals mean to a script."""
+"""A connection to the admin port, and what its refusals mean to a script."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
 import grpc
 from google.protobuf.message import Message
-from tenure.v1 import admin_pb2_grpc
 
 from tenure_server.config import is_loopback
 
@@ -62,38 +61,70 @@ class Refused(click.ClickException):
 
 
 class Admin:
-    """Calls AdminService."""
+    """Calls the services of the admin port."""
 
-    def __init__(self, stub: Any, api_key: str, target: str) -> None:
-        self._stub = stub
+    def __init__(self, channel: grpc.Channel, api_key: str, target: str) -> None:
+        self._channel = channel
         self._metadata = (("authorization", f"Bearer {api_key}"),)
         self._target = target
 
-    def call(self, request: Message, response: type[Response]) -> Response:
+    def call(self, request: Message, response: type[Response], timeout: float = _TIMEOUT) -> Response:
         """Call the RPC that a request belongs to.
 
         Raises:
             Refused: The server refused it, or cannot be reached.
         """
-        method = getattr(self._stub, type(request).__name__.removesuffix("Request"))
+        method = self._channel.unary_unary(
+            _method_of(request),
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        with self._refusals(request):
+            answer: Response = method(request, timeout=timeout, metadata=self._metadata)
+        return answer
+
+    def stream(self, request: Message, response: type[Response], timeout: float) -> Iterator[Response]:
+        """Call the RPC that a request belongs to, which answers more than once.
+
+        Raises:
+            Refused: The server refused it, or cannot be reached.
+        """
+        method = self._channel.unary_stream(
+            _method_of(request),
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        with self._refusals(request):
+            yield from method(request, timeout=timeout, metadata=self._metadata)
+
+    @contextmanager
+    def _refusals(self, request: Message) -> Iterator[None]:
         try:
-            answer = method(request, timeout=_TIMEOUT, metadata=self._metadata)
+            yield
         except grpc.RpcError as error:
             code = error.code()
             if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
                 raise Refused(f"{self._target} does not answer: {error.details()}", code) from None
             if code is grpc.StatusCode.UNIMPLEMENTED:
                 raise Refused(
-                    f"{self._target} does not serve AdminService; is it the port of TENURE_ADMIN_LISTEN?",
+                    f"{self._target} does not serve {_method_of(request).split('/')[1]}; is it the port of "
+                    "TENURE_ADMIN_LISTEN?",
                     code,
                 ) from None
             raise Refused(str(error.details()), code) from None
-        assert isinstance(answer, response)
-        return answer
+
+
+def _method_of(request: Message) -> str:
+    """Return the path of the RPC whose name its request bears."""
+    name = type(request).__name__.removesuffix("Request")
+    for service in request.DESCRIPTOR.file.services_by_name.values():
+        if name in service.methods_by_name:
+            return f"/{service.full_name}/{name}"
+    raise ValueError(f"no service has an RPC {name}")
 
 
 @contextmanager
 def connected(server: Server) -> Iterator[Admin]:
     """Give a connection for a block."""
     with server.channel() as channel:
-        yield Admin(admin_pb2_grpc.AdminServiceStub(channel), server.api_key, server.target)
+        yield Admin(channel, server.api_key, server.target)

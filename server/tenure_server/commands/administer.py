@@ -2,115 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tenure_server.commands import options
+from tenure_server.commands.connecting import EPILOG, administration, served, sure, tenant_option, yes_option
 
 if TYPE_CHECKING:
-    from tenure_server.commands.admin_client import Admin, Server
-
-_TARGET = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}")
-_EPILOG = (
-    "TENURE_ADMIN_TARGET and TENURE_API_KEY say where and as whom. Exit codes: 0 done, 1 refused, 2 wrong "
-    "arguments or settings, 3 the key may not, 4 not found, 5 no answer."
-)
-
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
-_tenant = click.option(
-    "--tenant", "tenant_id", default="", metavar="ID", help="Whose keys, for operators. Default: your own."
-)
-
-
-def _served(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where the server is, and give the command a `Server`."""
-
-    @click.option("--target", envvar="TENURE_ADMIN_TARGET", metavar="HOST:PORT", help="Of AdminService.")
-    @click.option(
-        "--key-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Holds the key, in place of TENURE_API_KEY.",
-    )
-    @click.option(
-        "--ca",
-        envvar="TENURE_CA",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="PEM file with the certificates to trust. Default: the system's.",
-    )
-    @click.option("--insecure", is_flag=True, help="Speak plaintext to another machine.")
-    @wraps(command)
-    def with_server(
-        *args: Any, target: str | None, key_file: Path | None, ca: Path | None, insecure: bool, **rest: Any
-    ) -> None:
-        command(_server(target, key_file, ca, insecure), *args, **rest)
-
-    return with_server
-
-
-def _server(target: str | None, key_file: Path | None, ca: Path | None, insecure: bool) -> Server:
     from tenure_server.commands.admin_client import Server
 
-    if not target:
-        raise click.UsageError("no server given: set TENURE_ADMIN_TARGET, or --target, to its host:port")
-    if not _TARGET.fullmatch(target):
-        raise click.UsageError("the target must be host:port")
-    if insecure and ca is not None:
-        raise click.UsageError("--ca and --insecure exclude each other")
-    text = key_file.read_text() if key_file is not None else os.environ.get("TENURE_API_KEY", "")
-    key = text.strip()
-    if not key:
-        raise click.UsageError("no key given: set TENURE_API_KEY, or --key-file")
-    if not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise click.UsageError("the key holds characters that no key has, perhaps a space or a line break")
-    return Server(target, key, ca, insecure)
 
-
-@contextmanager
-def _admin(server: Server) -> Iterator[Admin]:
-    from tenure_server.commands.admin_client import connected
-
-    with connected(server) as admin:
-        yield admin
-
-
-def _sure(question: str, yes: bool) -> None:
-    if not yes:
-        # The answer of a script that reads our output must not begin with a question.
-        click.confirm(question, abort=True, err=True)
-
-
-@click.command(epilog=_EPILOG)
+@click.command(epilog=EPILOG)
 @options.as_json
-@_served
+@served
 def whoami(server: Server, as_json: bool) -> None:
     """Show whose key this is, and what it may do."""
     from tenure.v1 import admin_pb2 as pb
 
     from tenure_server.commands import tables
 
-    with _admin(server) as admin:
+    with administration(server) as admin:
         answer = admin.call(pb.GetPrincipalRequest(), pb.GetPrincipalResponse)
     found = tables.key(answer.key)
     found["tenant_name"] = answer.tenant.name if answer.HasField("tenant") else None
     tables.show(found, as_json=as_json)
 
 
-@click.group(epilog=_EPILOG)
+@click.group(epilog=EPILOG)
 def tenants() -> None:
     """Administer tenants, as an operator."""
 
 
 @tenants.command("list")
 @options.as_json
-@_served
+@served
 def tenants_list(server: Server, as_json: bool) -> None:
     """List all tenants by name."""
     from tenure.v1 import admin_pb2 as pb
@@ -118,7 +45,7 @@ def tenants_list(server: Server, as_json: bool) -> None:
     from tenure_server.commands import tables
 
     found, token = [], ""
-    with _admin(server) as admin:
+    with administration(server) as admin:
         while True:
             page = admin.call(pb.ListTenantsRequest(page_token=token), pb.ListTenantsResponse)
             found += [tables.tenant(tenant) for tenant in page.tenants]
@@ -131,7 +58,7 @@ def tenants_list(server: Server, as_json: bool) -> None:
 @tenants.command("show")
 @click.argument("tenant_id", default="")
 @options.as_json
-@_served
+@served
 def tenants_show(server: Server, tenant_id: str, as_json: bool) -> None:
     """Show a tenant, by default your own."""
     from tenure.v1 import admin_pb2 as pb
@@ -142,7 +69,7 @@ def tenants_show(server: Server, tenant_id: str, as_json: bool) -> None:
 @tenants.command("create")
 @click.argument("name")
 @options.as_json
-@_served
+@served
 def tenants_create(server: Server, name: str, as_json: bool) -> None:
     """Make a tenant called NAME. `keys create --tenant` makes its first key."""
     from tenure.v1 import admin_pb2 as pb
@@ -152,21 +79,21 @@ def tenants_create(server: Server, name: str, as_json: bool) -> None:
 
 @tenants.command("suspend")
 @click.argument("tenant_id")
-@_yes
+@yes_option
 @options.as_json
-@_served
+@served
 def tenants_suspend(server: Server, tenant_id: str, yes: bool, as_json: bool) -> None:
     """Stop all keys of a tenant. Its data stay."""
     from tenure.v1 import admin_pb2 as pb
 
-    _sure(f"Stop all keys of tenant {tenant_id}?", yes)
+    sure(f"Stop all keys of tenant {tenant_id}?", yes)
     _show_tenant(server, pb.SuspendTenantRequest(tenant_id=tenant_id), pb.SuspendTenantResponse, as_json)
 
 
 @tenants.command("resume")
 @click.argument("tenant_id")
 @options.as_json
-@_served
+@served
 def tenants_resume(server: Server, tenant_id: str, as_json: bool) -> None:
     """Let the keys of a suspended tenant work again."""
     from tenure.v1 import admin_pb2 as pb
@@ -177,9 +104,9 @@ def tenants_resume(server: Server, tenant_id: str, as_json: bool) -> None:
 @tenants.command("delete")
 @click.argument("tenant_id")
 @click.argument("name")
-@_yes
+@yes_option
 @options.as_json
-@_served
+@served
 def tenants_delete(server: Server, tenant_id: str, name: str, yes: bool, as_json: bool) -> None:
     """Delete a tenant with all that it has, for good. NAME must be its name.
 
@@ -187,7 +114,7 @@ def tenants_delete(server: Server, tenant_id: str, name: str, yes: bool, as_json
     """
     from tenure.v1 import admin_pb2 as pb
 
-    _sure(f"Delete tenant {tenant_id} ({name}) with all that it has? This cannot be undone.", yes)
+    sure(f"Delete tenant {tenant_id} ({name}) with all that it has? This cannot be undone.", yes)
     request = pb.DeleteTenantRequest(tenant_id=tenant_id, name=name)
     _show_tenant(server, request, pb.DeleteTenantResponse, as_json)
 
@@ -195,20 +122,20 @@ def tenants_delete(server: Server, tenant_id: str, name: str, yes: bool, as_json
 def _show_tenant(server: Server, request: Any, response: Any, as_json: bool) -> None:
     from tenure_server.commands import tables
 
-    with _admin(server) as admin:
+    with administration(server) as admin:
         answer = admin.call(request, response)
     tables.show(tables.tenant(answer.tenant), as_json=as_json)
 
 
-@click.group(epilog=_EPILOG)
+@click.group(epilog=EPILOG)
 def keys() -> None:
     """Administer keys: those of your tenant, or as an operator of all."""
 
 
 @keys.command("list")
-@_tenant
+@tenant_option
 @options.as_json
-@_served
+@served
 def keys_list(server: Server, tenant_id: str, as_json: bool) -> None:
     """List keys, the oldest first; never their text."""
     from tenure.v1 import admin_pb2 as pb
@@ -216,7 +143,7 @@ def keys_list(server: Server, tenant_id: str, as_json: bool) -> None:
     from tenure_server.commands import tables
 
     found, token = [], ""
-    with _admin(server) as admin:
+    with administration(server) as admin:
         while True:
             request = pb.ListKeysRequest(tenant_id=tenant_id, page_token=token)
             page = admin.call(request, pb.ListKeysResponse)
@@ -228,7 +155,7 @@ def keys_list(server: Server, tenant_id: str, as_json: bool) -> None:
 
 
 @keys.command("create")
-@_tenant
+@tenant_option
 @click.option(
     "--role",
     type=click.Choice(["reader", "agent", "admin", "operator"]),
@@ -240,7 +167,7 @@ def keys_list(server: Server, tenant_id: str, as_json: bool) -> None:
 @options.thread_prefixes
 @options.namespaces
 @options.as_json
-@_served
+@served
 def keys_create(
     server: Server,
     tenant_id: str,
@@ -274,7 +201,7 @@ def keys_create(
         rules=[] if rules is None else rules.format(),
         expires_in=expires_in,
     )
-    with _admin(server) as admin:
+    with administration(server) as admin:
         made = admin.call(request, pb.CreateKeyResponse)
     tables.show({"api_key": made.api_key, **tables.key(made.key)}, as_json=as_json)
     _warn_shown_once()
@@ -285,9 +212,9 @@ def keys_create(
 @click.option(
     "--overlap", type=options.Duration(), metavar="TIME", help="How long KEY_ID works on. Default: 24h."
 )
-@_tenant
+@tenant_option
 @options.as_json
-@_served
+@served
 def keys_rotate(server: Server, key_id: str, overlap: float | None, tenant_id: str, as_json: bool) -> None:
     """Make a key in place of KEY_ID, with the same name, scopes, rules and lifetime.
 
@@ -298,7 +225,7 @@ def keys_rotate(server: Server, key_id: str, overlap: float | None, tenant_id: s
     from tenure_server.commands import tables
 
     request = pb.RotateKeyRequest(tenant_id=tenant_id, key_id=key_id, overlap=overlap)
-    with _admin(server) as admin:
+    with administration(server) as admin:
         made = admin.call(request, pb.RotateKeyResponse)
     answer: dict[str, Any] = {"api_key": made.api_key, **tables.key(made.key)}
     replaced = tables.key(made.replaced)
@@ -315,10 +242,10 @@ def keys_rotate(server: Server, key_id: str, overlap: float | None, tenant_id: s
 @click.option(
     "--in", "expires_in", type=options.Duration(), metavar="TIME", required=True, help="Such as 2h."
 )
-@_tenant
-@_yes
+@tenant_option
+@yes_option
 @options.as_json
-@_served
+@served
 def keys_expire(
     server: Server, key_id: str, expires_in: float, tenant_id: str, yes: bool, as_json: bool
 ) -> None:
@@ -327,27 +254,27 @@ def keys_expire(
 
     from tenure_server.commands import tables
 
-    _sure(f"Let key {key_id} end in {expires_in:g} s?", yes)
+    sure(f"Let key {key_id} end in {expires_in:g} s?", yes)
     request = pb.ExpireKeyRequest(tenant_id=tenant_id, key_id=key_id, expires_in=expires_in)
-    with _admin(server) as admin:
+    with administration(server) as admin:
         answer = admin.call(request, pb.ExpireKeyResponse)
     tables.show(tables.key(answer.key), as_json=as_json)
 
 
 @keys.command("revoke")
 @click.argument("key_id")
-@_tenant
-@_yes
+@tenant_option
+@yes_option
 @options.as_json
-@_served
+@served
 def keys_revoke(server: Server, key_id: str, tenant_id: str, yes: bool, as_json: bool) -> None:
     """End KEY_ID for good. Every replica refuses it within 5 seconds."""
     from tenure.v1 import admin_pb2 as pb
 
     from tenure_server.commands import tables
 
-    _sure(f"Revoke key {key_id} for good?", yes)
-    with _admin(server) as admin:
+    sure(f"Revoke key {key_id} for good?", yes)
+    with administration(server) as admin:
         answer = admin.call(pb.RevokeKeyRequest(tenant_id=tenant_id, key_id=key_id), pb.RevokeKeyResponse)
     tables.show(tables.key(answer.key), as_json=as_json)
 

@@ -88,6 +88,8 @@ def _cell(column: str, value: Any, answer: Mapping[str, Any] | None = None) -> s
     if column.endswith("_at"):
         # To the minute, in UTC.
         return "never" if value is None else f"{value[:10]} {value[11:16]}Z"
+    if value is None:
+        return "-"
     if isinstance(value, list):
         return ", ".join(value) or "-"
     # A name that was made through the database may hold what would write into the terminal.

@@ -123,16 +123,19 @@ async def dev(
 async def _serve_memory(port: int, say: Callable[[Ready], None], stop: asyncio.Event) -> None:
     from tenure_server.storage.memory import MemoryCheckpoints, MemoryTenants
     from tenure_server.storage.memory_items import MemoryItems
+    from tenure_server.storage.memory_leases import MemoryLeases
     from tenure_server.storage.node_cache import MemoryNodeCache
 
     async def always_ready() -> None:
         return
 
-    tenants = MemoryTenants()
+    tenants, checkpoints = MemoryTenants(), MemoryCheckpoints()
     tenant_id, api_key = await _new_tenant(tenants)
     await app.serve(
         Config(listen=f"{HOST}:{port}", drain=_DRAIN),
-        storage=app.Storage(MemoryCheckpoints(), MemoryItems(), tenants, always_ready, MemoryNodeCache()),
+        storage=app.Storage(
+            checkpoints, MemoryLeases(checkpoints), MemoryItems(), tenants, always_ready, MemoryNodeCache()
+        ),
         on_ready=lambda targets: say(Ready(targets.target, api_key, tenant_id)),
         stop=stop,
     )

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from tenure.v1 import admin_pb2 as pb
 from tenure.v1 import admin_pb2_grpc
 
-from tenure_server import errors, telemetry
 from tenure_server.administration import Administration
-from tenure_server.domain import OPERATORS, Scope, TenantId
+from tenure_server.domain import OPERATORS
+from tenure_server.services.administering import reachable, recorded, tenant_of
 from tenure_server.services.caller import principal
 from tenure_server.wire import admin as wire
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-_trail = logging.getLogger("tenure.audit")
-# Whatever the level of other lines: a trail with gaps proves nothing.
-_trail.setLevel(logging.INFO)
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -45,7 +36,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def CreateTenant(
         self, request: pb.CreateTenantRequest, context: Context
     ) -> pb.CreateTenantResponse:
-        with _change("CreateTenant") as change:
+        with recorded("CreateTenant") as change:
             tenant = await self._store.create_tenant(wire.name(request.name))
             change.tenant = tenant.tenant_id
         return pb.CreateTenantResponse(tenant=wire.tenant_message(tenant))
@@ -60,13 +51,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
     async def GetTenant(self, request: pb.GetTenantRequest, context: Context) -> pb.GetTenantResponse:
-        tenant = await self._store.get_tenant(_tenant_of(request.tenant_id))
+        tenant = await self._store.get_tenant(tenant_of(request.tenant_id))
         return pb.GetTenantResponse(tenant=wire.tenant_message(tenant))
 
     async def SuspendTenant(
         self, request: pb.SuspendTenantRequest, context: Context
     ) -> pb.SuspendTenantResponse:
-        with _change("SuspendTenant") as change:
+        with recorded("SuspendTenant") as change:
             change.tenant = wire.tenant_id(request.tenant_id)
             tenant = await self._store.suspend_tenant(change.tenant)
         return pb.SuspendTenantResponse(tenant=wire.tenant_message(tenant))
@@ -74,7 +65,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def ResumeTenant(
         self, request: pb.ResumeTenantRequest, context: Context
     ) -> pb.ResumeTenantResponse:
-        with _change("ResumeTenant") as change:
+        with recorded("ResumeTenant") as change:
             change.tenant = wire.tenant_id(request.tenant_id)
             tenant = await self._store.resume_tenant(change.tenant)
         return pb.ResumeTenantResponse(tenant=wire.tenant_message(tenant))
@@ -82,15 +73,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def DeleteTenant(
         self, request: pb.DeleteTenantRequest, context: Context
     ) -> pb.DeleteTenantResponse:
-        with _change("DeleteTenant") as change:
+        with recorded("DeleteTenant") as change:
             change.tenant = wire.tenant_id(request.tenant_id)
             # Names made through the database may hold what new ones may not.
             tenant = await self._store.delete_tenant(change.tenant, request.name)
         return pb.DeleteTenantResponse(tenant=wire.tenant_message(tenant))
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> pb.CreateKeyResponse:
-        with _change("CreateKey") as change:
-            change.tenant = tenant = _owner_of_keys(request.tenant_id)
+        with recorded("CreateKey") as change:
+            change.tenant = tenant = reachable(request.tenant_id)
             lifetime = None
             if request.HasField("expires_in"):
                 lifetime = wire.seconds("expires_in", request.expires_in, wire.MAX_LIFETIME, zero=False)
@@ -105,7 +96,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return pb.CreateKeyResponse(key=wire.key_message(made.key), api_key=made.text)
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
-        tenant, size = _owner_of_keys(request.tenant_id), wire.page_size(request.page_size)
+        tenant, size = reachable(request.tenant_id), wire.page_size(request.page_size)
         found = await self._store.list_keys(tenant, size + 1, wire.keys_after(request.page_token))
         return pb.ListKeysResponse(
             keys=[wire.key_message(key) for key in found[:size]],
@@ -113,8 +104,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
     async def RotateKey(self, request: pb.RotateKeyRequest, context: Context) -> pb.RotateKeyResponse:
-        with _change("RotateKey") as change:
-            change.tenant, change.key_id = _owner_of_keys(request.tenant_id), wire.key_id(request.key_id)
+        with recorded("RotateKey") as change:
+            change.tenant, change.key_id = reachable(request.tenant_id), wire.key_id(request.key_id)
             overlap = wire.DEFAULT_OVERLAP
             if request.HasField("overlap"):
                 overlap = wire.seconds("overlap", request.overlap, wire.MAX_OVERLAP)
@@ -125,87 +116,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
     async def ExpireKey(self, request: pb.ExpireKeyRequest, context: Context) -> pb.ExpireKeyResponse:
-        with _change("ExpireKey") as change:
-            change.tenant, change.key_id = _owner_of_keys(request.tenant_id), wire.key_id(request.key_id)
+        with recorded("ExpireKey") as change:
+            change.tenant, change.key_id = reachable(request.tenant_id), wire.key_id(request.key_id)
             lifetime = wire.seconds("expires_in", request.expires_in, wire.MAX_LIFETIME)
             key = await self._store.expire_key(change.tenant, change.key_id, lifetime)
         return pb.ExpireKeyResponse(key=wire.key_message(key))
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Context) -> pb.RevokeKeyResponse:
-        with _change("RevokeKey") as change:
-            change.tenant, change.key_id = _owner_of_keys(request.tenant_id), wire.key_id(request.key_id)
+        with recorded("RevokeKey") as change:
+            change.tenant, change.key_id = reachable(request.tenant_id), wire.key_id(request.key_id)
             key = await self._store.revoke_key(change.tenant, change.key_id)
         return pb.RevokeKeyResponse(key=wire.key_message(key))
-
-
-def _owner_of_keys(tenant_id: str) -> TenantId:
-    """Return whose keys a request is about: the caller's, or those of a tenant that the caller may name.
-
-    Raises:
-        TenantNotFound: An admin names another tenant; whether there is one is not looked at.
-    """
-    caller = principal.get()
-    if not tenant_id:
-        return caller.tenant
-    tenant = wire.tenant_id(tenant_id)
-    if tenant != caller.tenant and Scope.OPERATOR not in caller.scopes:
-        raise errors.TenantNotFound
-    return tenant
-
-
-def _tenant_of(tenant_id: str) -> TenantId:
-    """Return which tenant a request is about; an operator has none of its own."""
-    tenant = _owner_of_keys(tenant_id)
-    if tenant == OPERATORS:
-        raise errors.InvalidField("tenant_id", "must not be empty, since an operator belongs to no tenant")
-    return tenant
-
-
-@dataclass
-class _Change:
-    """What the trail tells of a change.
-
-    Attributes:
-        tenant: Whom it is about, None as long as that is not known.
-        key_id: The key that it is about.
-        made: The key that it made.
-    """
-
-    tenant: TenantId | None = None
-    key_id: str = ""
-    made: str = ""
-
-
-@contextmanager
-def _change(rpc: str) -> Iterator[_Change]:
-    """Log and count a change that a block makes, or fails to make."""
-    change, outcome = _Change(), "INTERNAL"
-    try:
-        yield change
-        outcome = "OK"
-    except errors.TenureError as error:
-        outcome = error.reason
-        raise
-    finally:
-        caller = principal.get()
-        telemetry.admin_changes.add(1, {"rpc": rpc, "outcome": outcome})
-        _trail.info(
-            "%s",
-            json.dumps(
-                {
-                    "rpc": rpc,
-                    "outcome": outcome,
-                    "by": caller.key_id,
-                    "by_tenant": _shown(caller.tenant),
-                    "tenant": _shown(change.tenant),
-                    "key": change.key_id,
-                    "made": change.made,
-                }
-            ),
-        )
-
-
-def _shown(tenant: TenantId | None) -> str:
-    if tenant is None:
-        return ""
-    return "operators" if tenant == OPERATORS else telemetry.tenant_hash(tenant)

@@ -1,4 +1,4 @@
-"""Who calls: set once by the gate, read only by servicers, which pass the tenant on explicitly."""
+"""Who calls and what is counted of it: set by the gate, used by servicers, which pass the tenant on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from tenure_server.domain import Principal
+from tenure_server.rates import Amount
 from tenure_server.rules import UNLIMITED, Rules
 
 principal: ContextVar[Principal] = ContextVar("principal")
@@ -19,6 +20,24 @@ principal: ContextVar[Principal] = ContextVar("principal")
 def rules() -> Rules:
     """Return to what the caller is limited."""
     return principal.get().rules or UNLIMITED
+
+
+spending: ContextVar[Callable[[Amount], None] | None] = ContextVar("spending", default=None)
+"""What counts the cost of the RPC that the current task serves; None = its tenant has no rates."""
+
+
+def charge_operations(count: int) -> None:
+    """Count operations that the gate could not see in the request."""
+    spend = spending.get()
+    if spend is not None:
+        spend(Amount(operations=count))
+
+
+def charge_message(message: Message) -> None:
+    """Count the bytes of a message that is received or sent."""
+    spend = spending.get()
+    if spend is not None:
+        spend(Amount(bytes=message.ByteSize()))
 
 
 class Guard(Protocol):

@@ -16,13 +16,14 @@ from tenure_server import errors
 from tenure_server.chunks import BadChunk
 from tenure_server.domain import CheckpointRef, Mutation, Operation, TenantId
 from tenure_server.limits import MIB, Limits
-from tenure_server.services.caller import principal, rules
+from tenure_server.services.caller import charge_operations, principal, rules
+from tenure_server.services.leases import LeaseCalls, count_refusal
 from tenure_server.services.parts import Parts, Send
 from tenure_server.services.reading import complete, heads_for, remaining, threads_below, within
 from tenure_server.services.sessions import Sessions
 from tenure_server.services.store_batches import StoreBatches
 from tenure_server.services.streams import channel_history_parts, listing_parts
-from tenure_server.storage.ports import Answered, CheckpointStore
+from tenure_server.storage.ports import Answered, CheckpointStore, LeaseStore
 from tenure_server.wire import replies, slices, status
 from tenure_server.wire.edits import weight
 from tenure_server.wire.fields import count
@@ -36,12 +37,18 @@ _CHECKED_INLINE = MIB
 """Raw bytes of new chunks up to which a call is checked on the loop; that takes a millisecond or two."""
 
 
-class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
+class CheckpointService(LeaseCalls, checkpoints_pb2_grpc.CheckpointServiceServicer):
     """See checkpoints.proto."""
 
     def __init__(
-        self, store: CheckpointStore, items: StoreBatches, limits: Limits, sessions: Sessions | None = None
+        self,
+        store: CheckpointStore,
+        leases: LeaseStore,
+        items: StoreBatches,
+        limits: Limits,
+        sessions: Sessions | None = None,
     ) -> None:
+        super().__init__(leases, limits)
         self._store = store
         self._items = items
         self._sessions = sessions or Sessions()
@@ -70,6 +77,7 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
         except DecodeError:
             raise errors.InvalidField("slice", "the slices are not a serialized WriteRequest") from None
         del serialized
+        charge_operations(len(request.mutations) - 1)
         return pb.WriteSlicedResponse(results=await self._write(principal.get().tenant, request))
 
     async def _write(
@@ -86,6 +94,8 @@ class CheckpointService(checkpoints_pb2_grpc.CheckpointServiceServicer):
             answered = None if parts is None else _answering(parts, accepted, outcomes)
             written = await self._store.write(tenant, list(accepted.values()), answered=answered)
             outcomes.update(zip(accepted, written, strict=True))
+            for outcome in written:
+                count_refusal(tenant, outcome)
         return [_result(outcomes[index]) for index in range(len(request.mutations))]
 
     def _accept(

@@ -17,7 +17,7 @@ from google.rpc import status_pb2
 from tenure.v1 import checkpoints_pb2 as pb
 
 from tenure_server import errors
-from tenure_server.services.caller import guard
+from tenure_server.services.caller import charge_message, guard
 from tenure_server.services.parts import Send
 from tenure_server.wire import status
 
@@ -157,6 +157,7 @@ class _Session:
 
     async def _send(self, response: pb.SessionResponse, request: pb.SessionRequest) -> None:
         response.call_id = request.call_id
+        charge_message(response)
         async with self._sending:
             await self._context.write(response)
 

@@ -16,7 +16,7 @@ from tenure_server import errors
 from tenure_server.domain import Operation, Scope, TenantId
 from tenure_server.items import Index, ItemVectors, Namespace, Unembedded
 from tenure_server.limits import Limits
-from tenure_server.services.caller import principal, rules
+from tenure_server.services.caller import charge_operations, principal, rules
 from tenure_server.services.reading import remaining, within
 from tenure_server.services.store_batches import StoreBatches
 from tenure_server.storage.ports import ItemStore
@@ -52,6 +52,7 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
         parts = (request.slice async for request in request_iterator)
         request = await self._joined(pb.BatchRequest, parts)
         count("groups", request.groups, 1, empty=False)
+        charge_operations(len(request.groups[0].ops) - 1)
         response = pb.BatchResponse(results=await self._batches.results(request))
         del request
         size, maximum = response.ByteSize(), self._limits.max_operation_bytes
@@ -131,6 +132,7 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
     ) -> pb.PutVectorsSlicedResponse:
         parts = (request.slice async for request in request_iterator)
         request = await self._joined(pb.PutVectorsRequest, parts)
+        charge_operations(len(request.items) - 1)
         # Millions of numbers would hold up everybody else on the loop.
         wanted = await asyncio.to_thread(self._requests.put_vectors, request)
         del request

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 from tenure_server import chunks
 from tenure_server.domain import DIGEST_BYTES, Blob, TenantId
@@ -21,6 +22,9 @@ _VALUE = b"tn1"
 _CHUNK = b"tc1"
 _RESULT = b"te1"
 _TOKEN = b"tg1"
+_BUCKET = b"tr1"
+REPLICAS = b"tr1:replicas"
+"""Redis key of the replicas that live."""
 
 
 class Key(Protocol[V]):
@@ -143,6 +147,11 @@ def token_key(scope: bytes, namespace: Namespace | None) -> bytes:
         return b"%s:{%s}" % (_TOKEN, scope)
     name = _hash(b"tenure.token", *_encoded(namespace))
     return b"%s:{%s}:%s" % (_TOKEN, scope, name.hex().encode())
+
+
+def bucket_key(tenant: UUID) -> bytes:
+    """Return the Redis key of a tenant's rates."""
+    return b"%s:{%s}" % (_BUCKET, tenant.hex.encode())
 
 
 def generation(share_token: bytes, namespace_token: bytes) -> bytes:

@@ -29,7 +29,7 @@ from tenure_server.domain import (
     ValueEdit,
 )
 from tenure_server.storage.ports import Answered, CheckpointStore
-from tenure_server.storage.queues import Queue, Waiting
+from tenure_server.storage.queues import MAX_READS, MAX_WRITES, Queue, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,9 @@ class CoalescedCheckpoints:
     ) -> Sequence[errors.TenureError | None]:
         queue = self._writes.get(tenant)
         if queue is None:
-            queue = Queue(partial(self._write, tenant), lambda: self._forget(self._writes, tenant))
+            queue = Queue(
+                partial(self._write, tenant), lambda: self._forget(self._writes, tenant), calls=MAX_WRITES
+            )
             self._writes[tenant] = queue
         return await queue.ask(
             [
@@ -88,7 +90,9 @@ class CoalescedCheckpoints:
     ) -> Sequence[Head | None]:
         queue = self._reads.get(tenant)
         if queue is None:
-            queue = Queue(partial(self._heads, tenant), lambda: self._forget(self._reads, tenant))
+            queue = Queue(
+                partial(self._heads, tenant), lambda: self._forget(self._reads, tenant), calls=MAX_READS
+            )
             self._reads[tenant] = queue
         return await queue.ask(
             [Waiting(_Read(ref, held[index] if held else ()), 0, None) for index, ref in enumerate(refs)]

@@ -26,12 +26,10 @@ from tenure_server.items import (
     WriteGroup,
 )
 from tenure_server.storage.ports import ItemStore
-from tenure_server.storage.queues import MAX_WAITING, Queue, Waiting
+from tenure_server.storage.queues import MAX_READS, MAX_WAITING, MAX_WRITES, Queue, Waiting
 
 MAX_SEARCHES = 4
 """Searches and listings of one tenant that are under way at a time, each on a connection."""
-_PATIENCE = 0.01
-"""Seconds, for writes: two half calls cost the database more than a whole one, and wait for its disk."""
 _EXPECTED_BYTES = 4096
 """Of an item that is read: so what one call brings is bounded, too, but for items that are larger."""
 
@@ -78,7 +76,7 @@ class CoalescedItems:
         return await self._search(tenant, group)
 
     async def _get(self, tenant: TenantId, groups: Sequence[ReadGroup]) -> Sequence[_Answer]:
-        queue = self._queue(self._gets, tenant, self._store.read, patience=0.0)
+        queue = self._queue(self._gets, tenant, self._store.read, calls=MAX_READS)
         return await queue.ask(
             [
                 Waiting(group, _EXPECTED_BYTES * len(group.reads), None, group.operation.deadline)
@@ -108,7 +106,7 @@ class CoalescedItems:
     async def write(
         self, tenant: TenantId, groups: Sequence[WriteGroup]
     ) -> Sequence[errors.TenureError | None]:
-        queue = self._queue(self._writes, tenant, self._store.write, patience=_PATIENCE)
+        queue = self._queue(self._writes, tenant, self._store.write, calls=MAX_WRITES)
         return await queue.ask(
             [Waiting(group, _size(group), None, group.operation.deadline) for group in groups]
         )
@@ -135,7 +133,7 @@ class CoalescedItems:
         tenant: TenantId,
         call: Callable[[TenantId, Sequence[Any]], Coroutine[Any, Any, Sequence[Any]]],
         *,
-        patience: float,
+        calls: int,
     ) -> Queue[Any, Any]:
         queue = queues.get(tenant)
         if queue is None:
@@ -143,7 +141,7 @@ class CoalescedItems:
             async def ask(groups: Sequence[Any], wait: bool) -> Sequence[Any]:
                 return await call(tenant, groups)
 
-            queue = queues[tenant] = Queue(ask, lambda: _forget(queues, tenant), patience=patience)
+            queue = queues[tenant] = Queue(ask, lambda: _forget(queues, tenant), calls=calls)
         return queue
 
 

@@ -1,7 +1,7 @@
 """The storage contract on dictionaries: the reference for tests and `tenure dev --memory`.
 
-It keeps nothing on disk. Being the reference, it prefers the plainest code to the fastest. Python compares
-text by code points, which is the bytewise order of its UTF-8.
+It keeps nothing on disk and has no quotas. Being the reference, it prefers the plainest code to the fastest.
+Python compares text by code points, which is the bytewise order of its UTF-8.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class MemoryCheckpoints:
         self._tenants: defaultdict[TenantId, dict[str, ThreadRows]] = defaultdict(dict)
         self._operations: dict[tuple[TenantId, bytes], tuple[bytes, Exception | None]] = {}
 
+    def threads(self, tenant: TenantId) -> dict[str, ThreadRows]:
+        """Return the threads of a tenant by their ids."""
+        return self._tenants[tenant]
+
     async def write(
         self,
         tenant: TenantId,
@@ -60,6 +64,8 @@ class MemoryCheckpoints:
         thread = self._tenants[tenant].get(mutation.ref.thread_id) or ThreadRows()
         checkpoint_id = mutation.ref.checkpoint_id
         assert checkpoint_id is not None
+        if thread.has_another_writer(mutation):
+            return errors.StaleWriter()
         if isinstance(mutation, PutWrites):
             writes = thread.namespaces[mutation.ref.checkpoint_ns].writes.setdefault(checkpoint_id, {})
             for write in mutation.writes:

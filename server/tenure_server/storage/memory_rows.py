@@ -15,6 +15,7 @@ from tenure_server.domain import (
     Blob,
     Head,
     HeldValue,
+    Mutation,
     PendingWrite,
     PutCheckpoint,
     Recipe,
@@ -139,15 +140,47 @@ class Thread:
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     namespaces: defaultdict[str, Namespace] = field(default_factory=lambda: defaultdict(Namespace))
     chunks: dict[bytes, bytes] = field(default_factory=dict)
+    lease_token: int = 0
+    lease_until: datetime | None = None
+    lease_holder: str = ""
+    lease_operation: bytes | None = None
+    single_writer: bool = False
+
+    def has_another_writer(self, mutation: Mutation) -> bool:
+        """Tell whether a mutation comes from a writer that is not, or no longer, the one of this thread."""
+        token = mutation.lease_token
+        if token is not None and token != self.lease_token:
+            return True
+        if token is None and self.lease_until is not None and self.lease_until > datetime.now(UTC):
+            return True
+        if not isinstance(mutation, PutCheckpoint):
+            return False
+        expected = mutation.expected_parent
+        if expected is None:
+            return self.single_writer and token is None
+        namespace = self.namespaces[mutation.ref.checkpoint_ns]
+        again = namespace.checkpoints.get(mutation.ref.checkpoint_id or "")
+        if again is not None and (again.parent_checkpoint_id or "") == expected:
+            return False
+        return (namespace.latest() or "") != expected
+
+    def end_lease(self) -> None:
+        """End a lease, and its token with it."""
+        self.lease_token += 1
+        self.lease_until, self.lease_holder, self.lease_operation = None, "", None
 
     def put(self, put: PutCheckpoint, checkpoint_id: str) -> None:
         """Store a checkpoint with its values and their chunks.
+
+        Without a token it ends a lease that has run out: the holder would go on from what it knew.
 
         Raises:
             ChunksMissing: See `Namespace.expanded`; nothing is stored.
         """
         namespace = self.namespaces[put.ref.checkpoint_ns]
         expanded = namespace.expanded(put)
+        if put.lease_token is None and self.lease_until is not None:
+            self.end_lease()
         if namespace.put(put, checkpoint_id):
             self.generation += 1
         for new, value in zip(put.new_values, expanded, strict=True):

@@ -200,6 +200,46 @@ class CheckpointStore(Protocol):
         ...
 
 
+class LeaseStore(Protocol):
+    """Leases: a thread's only writer for a while, by the database's clock."""
+
+    async def acquire(
+        self, tenant: TenantId, operation: Operation, thread_id: str, holder: str, ttl_ms: int
+    ) -> int:
+        """Give a thread to a writer and return the token of its lease; a thread that is not there is made.
+
+        The token is larger than any that a thread of this id ever had. All writes of others that were
+        accepted are visible to a read that begins after this, and none is accepted from then on. A repeat of
+        the same operation returns the same token, as long as nobody came between.
+
+        Args:
+            tenant: The tenant.
+            operation: Identity and deadline.
+            thread_id: The thread.
+            holder: What the writer calls itself.
+            ttl_ms: Milliseconds until somebody else may have the thread.
+
+        Raises:
+            LeaseHeld: Somebody else has it.
+            QuotaExceeded: The thread would have to be made, and there may be no more.
+        """
+        ...
+
+    async def renew(
+        self, tenant: TenantId, operation: Operation, thread_id: str, token: int, ttl_ms: int
+    ) -> None:
+        """Let a lease end `ttl_ms` from now; also one that has run out and that nobody took over.
+
+        Raises:
+            StaleWriter: It was released, or somebody else had the thread since, or the thread was deleted.
+        """
+        ...
+
+    async def release(self, tenant: TenantId, operation: Operation, thread_id: str, token: int) -> None:
+        """End a lease, and its token with it; one that is over is fine."""
+        ...
+
+
 class ItemStore(Protocol):
     """Items of namespaces, see store.proto and docs/semantics.md."""
 

@@ -180,6 +180,11 @@ class Requests:
         parent = fields.text(
             f"{field}.parent_checkpoint_id", message.parent_checkpoint_id, limits.max_id_bytes, empty=True
         )
+        expected = None
+        if message.HasField("expected_parent"):
+            expected = fields.text(
+                f"{field}.expected_parent", message.expected_parent, limits.max_id_bytes, empty=True
+            )
         fields.count(f"{field}.channel_versions", message.channel_versions, limits.max_channels)
         fields.count(f"{field}.new_values", message.new_values, limits.max_channels)
         versions = {
@@ -204,6 +209,10 @@ class Requests:
             # What is not stored reads as no value: a third of the rows of a chat.
             [value for value in self._values(message, f"{field}.new_values") if value.value.type != EMPTY],
             message.format_version,
+            lease_token(message.lease_token, f"{field}.lease_token")
+            if message.HasField("lease_token")
+            else None,
+            expected,
         )
 
     def _values(self, message: pb.PutCheckpoint, field: str) -> Iterator[ChannelValue]:
@@ -239,6 +248,9 @@ class Requests:
                 )
                 for write in message.writes
             ],
+            lease_token(message.lease_token, f"{field}.lease_token")
+            if message.HasField("lease_token")
+            else None,
         )
 
     def _name(self, value: str, field: str) -> str:
@@ -252,6 +264,13 @@ class Requests:
             and (not isinstance(value, str) or len(value.encode()) <= self._limits.max_filterable_bytes)
         }
         return _to_json(small)
+
+
+def lease_token(value: int, field: str) -> int:
+    """Return the token of a lease."""
+    if value <= 0:
+        raise errors.InvalidField(field, "is not the token of a lease")
+    return value
 
 
 def page_token(prefix: str, last: str) -> str:

@@ -26,13 +26,17 @@ CODES: Final = {
     "KEY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "THREAD_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "DELTA_CHANNEL_IN_USE": grpc.StatusCode.FAILED_PRECONDITION,
+    "LEGAL_HOLD": grpc.StatusCode.FAILED_PRECONDITION,
     "CHUNKS_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
     "INDEX_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
     "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "QUOTA_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "RATE_LIMITED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "CONFLICT": grpc.StatusCode.ABORTED,
+    "STALE_WRITER": grpc.StatusCode.ABORTED,
+    "LEASE_HELD": grpc.StatusCode.ABORTED,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
 """gRPC code of each reason; a test keeps it equal to `ErrorReason` and to the client's table."""
@@ -66,8 +70,8 @@ def _status(reason: str, text: str, metadata: dict[str, str], retry_after: float
     if "field" in metadata:
         violation = error_details_pb2.BadRequest.FieldViolation(field=metadata["field"], description=text)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if reason == "QUOTA_EXCEEDED":
-        failure = error_details_pb2.QuotaFailure.Violation(subject="tenant", description=text)
+    if reason in {"RATE_LIMITED", "QUOTA_EXCEEDED"}:
+        failure = error_details_pb2.QuotaFailure.Violation(subject=metadata["limit"], description=text)
         details.append(error_details_pb2.QuotaFailure(violations=[failure]))
     if retry_after is not None:
         info = error_details_pb2.RetryInfo()

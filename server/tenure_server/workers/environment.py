@@ -43,6 +43,7 @@ def worker_environment(
         | {
             "TENURE_LISTEN": target,
             "TENURE_POOL_SIZE": str(max(_MIN_POOL, config.pool_size // config.workers)),
+            "TENURE_REPLICAS": str(config.replicas * config.workers),
             "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{name}={value}" for name, value in resource.items()),
         }
     )

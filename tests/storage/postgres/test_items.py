@@ -290,6 +290,18 @@ async def test_the_sweeper_leaves_an_expired_item_that_is_being_put(
     assert await Sweeper(database.ops_url).run_once() == Swept(items=1, namespaces=1)
 
 
+async def test_the_sweeper_leaves_expired_items_while_the_index_changes(
+    tenant: Tenant, admin: psycopg.Connection, database: Database
+) -> None:
+    """A change of the index takes vectors before items: each would wait for the other."""
+    await tenant.write(put("k", ttl=1000.0, vectors=[[1, 0]]))
+    admin.execute("UPDATE tenure.item SET expires_at = now()")
+    async with await AsyncConnection.connect(database.admin_url) as changing:
+        await changing.execute("SELECT pg_advisory_xact_lock(tenure.items_lock_1(%s))", [tenant.id])
+        assert await Sweeper(database.ops_url).run_once() == Swept()
+    assert await Sweeper(database.ops_url).run_once() == Swept(items=1, namespaces=1)
+
+
 @pytest.mark.parametrize(
     "wanted", [search(), search(text="tea"), search(vector=[1, 0])], ids=["page", "words", "meaning"]
 )

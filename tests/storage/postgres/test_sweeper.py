@@ -164,6 +164,22 @@ async def test_orphans_of_a_busy_thread_wait_for_the_next_run(
     assert _rows(admin) == NOTHING
 
 
+async def test_orphans_under_a_legal_hold_stay(
+    tenant: Tenant, admin: psycopg.Connection, database: Database
+) -> None:
+    await tenant.write(put_writes("held", "orphan", Write()), put_writes("free", "orphan", Write()))
+    _age(admin, "UPDATE tenure.pending_write SET created_at = now() - interval '2 days'")
+    admin.execute(
+        "INSERT INTO tenure.retention_hold (tenant_id, kind, prefix, reason)"
+        " VALUES (%s, 'threads', 'held', '')",
+        [tenant.id],
+    )
+    sweeping = Sweeper(database.ops_url)
+    assert await sweeping.run_once() == Swept(orphans=1)
+    admin.execute("DELETE FROM tenure.retention_hold")
+    assert await sweeping.run_once() == Swept(orphans=1)
+
+
 async def test_orphans_beyond_the_first_slice_are_found(
     tenant: Tenant, admin: psycopg.Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,7 @@ def test_policies_alone_hide_operators(database: DatabaseNames) -> None:
     key = run(database.tenants().create_key(OPERATORS, Role.OPERATOR.scopes))
     parsed = ApiKey.parse(key)
     assert parsed is not None
-    find = "SELECT count(*) FROM tenure.find_key_2(%s, %s)"
+    find = "SELECT count(*) FROM tenure.find_key_3(%s, %s)"
     for url, found in ((database.app_url, 0), (database.admin_url, 1)):
         with psycopg.connect(url) as connection:
             assert connection.execute(find, [OPERATORS, parsed.key_id]).fetchone() == (found,)

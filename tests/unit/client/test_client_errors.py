@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from tenure.v1.errors_pb2 import ErrorReason
-from tenure_client import errors
+from tenure_client import errors, statuses
 from tenure_server import errors as server_errors
 from tenure_server.wire import status as server_status
 
@@ -23,8 +23,10 @@ BY_THE_SERVER: list[tuple[server_errors.TenureError, type[errors.TenureError]]] 
     (server_errors.ThreadNotFound(), errors.ThreadNotFound),
     (server_errors.ThreadExists(), errors.ThreadExists),
     (server_errors.DeltaChannelInUse(1), errors.DeltaChannelInUse),
+    (server_errors.LegalHold(), errors.LegalHold),
     (server_errors.Overloaded("streams", 0.5), errors.Overloaded),
-    (server_errors.QuotaExceeded("bytes", 5, 4, 60), errors.QuotaExceeded),
+    (server_errors.RateLimited("operations_per_second", 0.5, 2.0), errors.RateLimited),
+    (server_errors.QuotaExceeded("threads", 5, 5, 1), errors.QuotaExceeded),
     (server_errors.DeadlineExceeded(), errors.DeadlineExceeded),
     (server_errors.Unavailable(), errors.Unavailable),
     (server_errors.Conflict(), errors.Conflict),
@@ -54,7 +56,7 @@ def test_each_error_of_the_server_has_its_exception(
 ) -> None:
     status = server_status.of(sent)
 
-    decoded = errors.from_status(status)
+    decoded = statuses.from_status(status)
 
     assert type(decoded) is expected
     assert decoded is not None
@@ -67,12 +69,12 @@ def test_every_reason_of_the_protocol_is_known() -> None:
     reasons = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()} - {"UNSPECIFIED"}  # noqa: SIM118
 
     only_to_admins = {"TENANT_NOT_FOUND", "KEY_NOT_FOUND"}
-    assert set(errors._BY_REASON) == reasons - only_to_admins
+    assert set(statuses._BY_REASON) == reasons - only_to_admins
 
 
 def test_details_are_attributes() -> None:
-    limit = errors.from_status(server_status.of(server_errors.LimitExceeded("x", "max_x", 5, 4)))
-    scope = errors.from_status(server_status.of(server_errors.ScopeMissing("write")))
+    limit = statuses.from_status(server_status.of(server_errors.LimitExceeded("x", "max_x", 5, 4)))
+    scope = statuses.from_status(server_status.of(server_errors.ScopeMissing("write")))
 
     assert isinstance(limit, errors.LimitExceeded)
     assert isinstance(limit, ValueError)
@@ -82,7 +84,7 @@ def test_details_are_attributes() -> None:
 
 
 def test_a_fault_of_the_server_names_the_request() -> None:
-    fault = errors.from_status(server_status.of(RuntimeError("select secret from table")))
+    fault = statuses.from_status(server_status.of(RuntimeError("select secret from table")))
 
     assert isinstance(fault, errors.ServerError)
     assert fault.request_id
@@ -90,7 +92,7 @@ def test_a_fault_of_the_server_names_the_request() -> None:
 
 
 def test_ok_is_no_error() -> None:
-    assert errors.from_status(status_pb2.Status()) is None
+    assert statuses.from_status(status_pb2.Status()) is None
 
 
 @pytest.mark.parametrize("sent", [error for error, _ in BY_THE_SERVER], ids=lambda e: type(e).__name__)
@@ -98,9 +100,11 @@ def test_an_rpc_and_a_result_in_a_batch_are_decoded_alike(sent: server_errors.Te
     status = server_status.of(sent)
     code = server_status.CODES[sent.reason]
 
-    of_rpc = errors.from_rpc(Failed(code, status.message, grpc_status_details_bin=status.SerializeToString()))
+    of_rpc = statuses.from_rpc(
+        Failed(code, status.message, grpc_status_details_bin=status.SerializeToString())
+    )
 
-    of_result = errors.from_status(status)
+    of_result = statuses.from_status(status)
     assert type(of_rpc) is type(of_result)
     assert of_result is not None
     assert (str(of_rpc), of_rpc.retry_after) == (str(of_result), of_result.retry_after)
@@ -108,8 +112,8 @@ def test_an_rpc_and_a_result_in_a_batch_are_decoded_alike(sent: server_errors.Te
 
 def test_an_upload_that_broke_off_can_be_repeated_and_another_fault_cannot() -> None:
     """grpc.aio forgets what the server said when it ended an upload early."""
-    broke_off = errors.from_rpc(Failed(grpc.StatusCode.INTERNAL, "Internal error from Core"))
-    other = errors.from_rpc(Failed(grpc.StatusCode.INTERNAL, "Internal error"))
+    broke_off = statuses.from_rpc(Failed(grpc.StatusCode.INTERNAL, "Internal error from Core"))
+    other = statuses.from_rpc(Failed(grpc.StatusCode.INTERNAL, "Internal error"))
 
     assert type(broke_off) is errors.Unavailable
     assert (broke_off.retryable, broke_off.maybe_applied) == (True, True)
@@ -123,7 +127,7 @@ def test_an_upload_that_broke_off_can_be_repeated_and_another_fault_cannot() -> 
 def test_pushback_outranks_retry_info(pushback: str, retry_after: float | None) -> None:
     status = server_status.of(server_errors.Overloaded("calls", 5))
 
-    error = errors.from_rpc(
+    error = statuses.from_rpc(
         Failed(
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             grpc_status_details_bin=status.SerializeToString(),
@@ -149,15 +153,15 @@ def test_pushback_outranks_retry_info(pushback: str, retry_after: float | None) 
 def test_errors_of_proxies_and_of_the_transport_go_by_their_code(
     code: grpc.StatusCode, kind: type[errors.TenureError]
 ) -> None:
-    error = errors.from_rpc(Failed(code, "from elsewhere"))
+    error = statuses.from_rpc(Failed(code, "from elsewhere"))
 
     assert type(error) is kind
     assert error.maybe_applied is (kind in {errors.Unavailable, errors.DeadlineExceeded, errors.ServerError})
 
 
-@pytest.mark.parametrize("text", errors._NEVER_SENT)
+@pytest.mark.parametrize("text", statuses._NEVER_SENT)
 def test_a_connection_that_was_never_made_has_applied_nothing(text: str) -> None:
-    error = errors.from_rpc(Failed(grpc.StatusCode.UNAVAILABLE, f"{text}; last error: ..."))
+    error = statuses.from_rpc(Failed(grpc.StatusCode.UNAVAILABLE, f"{text}; last error: ..."))
 
     assert error.retryable
     assert not error.maybe_applied
@@ -169,14 +173,14 @@ def test_details_of_another_domain_are_not_believed() -> None:
     retry = any_pb2.Any()
     retry.Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2)))
 
-    error = errors.from_status(status_pb2.Status(code=8, message="m", details=[info, retry]))
+    error = statuses.from_status(status_pb2.Status(code=8, message="m", details=[info, retry]))
 
     assert isinstance(error, errors.Overloaded)
     assert error.retry_after == 2
 
 
 def test_unreadable_details_do_not_hide_the_error() -> None:
-    error = errors.from_rpc(Failed(grpc.StatusCode.ABORTED, "again", grpc_status_details_bin=b"\xff\xff"))
+    error = statuses.from_rpc(Failed(grpc.StatusCode.ABORTED, "again", grpc_status_details_bin=b"\xff\xff"))
 
     assert isinstance(error, errors.Conflict)
 

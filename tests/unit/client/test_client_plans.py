@@ -18,8 +18,10 @@ from tenure_client.errors import ChunksMissing, Conflict, DeadlineExceeded, Unre
 from tenure_client.held import HeldValues
 from tenure_client.payloads import CHUNKED_FROM
 from tenure_client.values import Value, apply, tell
+from tenure_client.writing import Writing
 
 SERDE = JsonPlusSerializer()
+WRITING = Writing(expects_parent=False)
 CONFIG: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 
 
@@ -32,7 +34,9 @@ def finish(plan: Generator[Call, Any, Any], reply: Any) -> Any:
 def put(
     checkpoint: Any, new_versions: dict[str, Any], held: HeldValues | None = None
 ) -> Generator[Call, Any, Any]:
-    return operations.put(CONFIG, checkpoint, {"source": "loop"}, new_versions, SERDE, held or HeldValues())
+    return operations.put(
+        CONFIG, checkpoint, {"source": "loop"}, new_versions, SERDE, held or HeldValues(), WRITING
+    )
 
 
 def put_value(version: str, value: Any, held: HeldValues) -> Generator[Call, Any, Any]:
@@ -157,7 +161,7 @@ def test_an_omitted_checkpoint_is_read_in_slices() -> None:
 def test_writing_nothing_asks_nothing_of_the_server() -> None:
     config: Any = {"configurable": {"thread_id": "t", "checkpoint_id": "1"}}
 
-    assert list(operations.put_writes(config, [], "task", "", SERDE)) == []
+    assert list(operations.put_writes(config, [], "task", "", SERDE, WRITING)) == []
 
 
 def test_the_history_of_no_channels_asks_nothing_of_the_server() -> None:
@@ -193,7 +197,7 @@ def test_an_unknown_strategy_is_refused_before_anything_is_sent() -> None:
 
 def test_writes_to_no_checkpoint_are_refused() -> None:
     with pytest.raises(ValueError, match="checkpoint_id"):
-        next(operations.put_writes(CONFIG, [("a", 1)], "task", "", SERDE))
+        next(operations.put_writes(CONFIG, [("a", 1)], "task", "", SERDE, WRITING))
 
 
 @pytest.mark.parametrize("configurable", [{}, {"thread_id": None}, {"thread_id": ""}])

@@ -25,6 +25,7 @@ from tenure_server.services.store import StoreService
 from tenure_server.services.store_batches import StoreBatches
 from tenure_server.storage.memory import MemoryCheckpoints, MemoryTenants
 from tenure_server.storage.memory_items import MemoryItems
+from tenure_server.storage.memory_leases import MemoryLeases
 from tenure_server.storage.ports import Answered
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -191,7 +192,7 @@ async def serving(limits: Limits | None = None, trust: float = 4.0) -> AsyncIter
     limits = limits or Limits()
     batches = StoreBatches(items, limits)
     checkpoints_pb2_grpc.add_CheckpointServiceServicer_to_server(
-        CheckpointService(store, batches, limits, sessions), server
+        CheckpointService(store, MemoryLeases(store), batches, limits, sessions), server
     )
     store_pb2_grpc.add_StoreServiceServicer_to_server(StoreService(items, batches, limits), server)
     port = server.add_insecure_port("127.0.0.1:0")

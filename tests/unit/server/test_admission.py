@@ -96,3 +96,22 @@ def test_tenants_that_left_are_forgotten() -> None:
 def test_the_rooms_name_methods_that_exist() -> None:
     names = {method.rsplit("/", 1)[1] for method in auth.RULES}
     assert {method for method, _ in ROOMS} | {"ReadSliced"} <= names
+
+
+def test_a_tenant_with_a_limit_of_its_own_runs_no_more_calls_of_any_kind_but_sessions() -> None:
+    tenant, other = _tenants()
+    admission = Admission()
+    with ExitStack() as running:
+        for method in ("Read", "List"):
+            running.enter_context(admission.slot(SERVICE + method, tenant, 2))
+        for method in ("Write", "WriteSliced"):
+            with pytest.raises(errors.RateLimited) as caught, admission.slot(SERVICE + method, tenant, 2):
+                pass
+            assert caught.value.metadata == {"limit": "max_concurrency", "maximum": "2"}
+        with admission.slot(SERVICE + "Session", tenant, 2), admission.slot(SERVICE + "Read", other, 2):
+            pass
+        with admission.slot(SERVICE + "Read", tenant, 3):
+            pass
+    with admission.slot(SERVICE + "Read", tenant, 1):
+        pass
+    assert len(admission._running) <= 3

@@ -224,13 +224,18 @@ def test_every_rpc_of_the_protocol_has_a_rule() -> None:
     assert not RPCS & auth.PUBLIC
 
 
+ADMIN_PORT = {"admin": "Admin", "quotas": "Quota", "writers": "Writer"}
+"""Services of the admin port that say for each RPC which scope it needs, by the file that defines them."""
+
+
 def test_the_rules_are_those_that_the_protocol_tells() -> None:
     protos = Path(__file__).parents[3] / "proto/tenure/v1"
-    for service, count in {"Checkpoint": 9, "Admin": 12}.items():
-        name = "admin" if service == "Admin" else "checkpoints"
+    for name, service in {"checkpoints": "Checkpoint", **ADMIN_PORT}.items():
         text = (protos / f"{name}.proto").read_text()
-        told = re.findall(r"Needs scope `(\w+)`(?: or `(\w+)`)?\.\n\s+rpc (\w+)", text)
-        assert len(told) == count
+        told = re.findall(r"Needs scope `(\w+)`(?: or `(\w+)`)?(?:: [^.]+)?\.\n\s+rpc (\w+)", text)
+        # Sliced twins are as what they are twins of, and a session is for any key.
+        every = re.findall(r"^  rpc (?!\w+Sliced|Session)", text, re.MULTILINE)
+        assert len(told) == len(every)
         for *scopes, method in told:
             expected = {Scope(scope) for scope in scopes if scope}
             assert auth.RULES[f"/tenure.v1.{service}Service/{method}"] == expected
@@ -253,7 +258,13 @@ def test_a_key_may_call_what_its_scopes_cover(method: str) -> None:
         assert caught.value.metadata == {"scope": told}
 
 
-ADMIN = [method for method in auth.RULES if method.startswith("/tenure.v1.AdminService/")]
+ADMIN = [
+    method
+    for method in auth.RULES
+    if method.startswith(
+        tuple(f"/tenure.v1.{service}Service/" for service in (*ADMIN_PORT.values(), "Retention"))
+    )
+]
 
 
 @pytest.mark.parametrize("method", ADMIN)

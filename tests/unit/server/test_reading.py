@@ -25,6 +25,7 @@ from tenure_server.services.store_batches import StoreBatches
 from tenure_server.services.streams import listing_parts
 from tenure_server.storage.memory import MemoryCheckpoints
 from tenure_server.storage.memory_items import MemoryItems
+from tenure_server.storage.memory_leases import MemoryLeases
 from tenure_server.wire.telling import Reader
 
 from tests.storage.chunked import Chunked, cut, put_edits
@@ -91,7 +92,7 @@ def tenant(store: Store) -> Tenant:
 
 @pytest.fixture
 def service(store: Store) -> CheckpointService:
-    return CheckpointService(store, StoreBatches(MemoryItems(), Limits()), Limits())
+    return CheckpointService(store, MemoryLeases(store), StoreBatches(MemoryItems(), Limits()), Limits())
 
 
 def read(thread: str = "t", *, edits: bool = True, holds: Chunked | None = None) -> pb.CheckpointRead:

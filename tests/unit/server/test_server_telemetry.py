@@ -86,3 +86,20 @@ def test_an_exporter_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(variable, "otlp,zipkin")
     with pytest.raises(ValueError, match=f"{variable}: 'zipkin'"):
         telemetry.configure("0.0.0")
+
+
+def test_few_tenants_have_labels_of_their_own_and_floods_get_one() -> None:
+    now = 0.0
+    labels = telemetry.TenantLabels(clock=lambda: now)
+    early = [TenantId(uuid4()) for _ in range(64)]
+    assert [labels.of(tenant) for tenant in early] == [telemetry.tenant_hash(tenant) for tenant in early]
+    late, noisy = TenantId(uuid4()), TenantId(uuid4())
+    assert labels.of(late) == "other"
+    assert {labels.of(noisy, 256) for _ in range(3)} == {"other"}
+    assert labels.of(noisy, 256) == telemetry.tenant_hash(noisy)
+    assert labels.of(noisy) == telemetry.tenant_hash(noisy), "a label stays"
+    labels.of(late, 998)
+    now = 61.0
+    assert labels.of(late) == "other", "a minute begins anew"
+    shown = {labels.of(TenantId(uuid4()), 1000) for _ in range(1000)}
+    assert len(shown) == 512 - 65 + 1

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tenure.v1 import errors_pb2
 from tenure_client import errors as client_errors
+from tenure_client import statuses as client_statuses
 from tenure_server import errors
 from tenure_server.wire import status
 
@@ -27,11 +28,15 @@ EXAMPLES: list[errors.TenureError] = [
     errors.ThreadNotFound(),
     errors.ThreadExists(),
     errors.DeltaChannelInUse(2),
+    errors.LegalHold(),
     errors.Overloaded("calls"),
-    errors.QuotaExceeded("bytes", 11, 10, retry_after=1.5),
+    errors.RateLimited("operations_per_second", 50.0, 0.25),
+    errors.QuotaExceeded("threads", 10, 10, 1),
     errors.DeadlineExceeded(),
     errors.Unavailable(),
     errors.Conflict(),
+    errors.StaleWriter(),
+    errors.LeaseHeld(1500, "worker 1"),
     errors.ChunksMissing(),
     errors.TenantNotFound(),
     errors.KeyNotFound(),
@@ -51,7 +56,7 @@ def test_protocol_server_and_client_know_the_same_reasons() -> None:
     protocol.remove("UNSPECIFIED")
     assert status.CODES.keys() == protocol
     assert {"INTERNAL", *(error.reason for error in _all_errors(errors.TenureError))} == protocol
-    assert client_errors._BY_REASON.keys() == protocol - ADMIN_ONLY
+    assert client_statuses._BY_REASON.keys() == protocol - ADMIN_ONLY
     assert client_errors.DOMAIN == status.DOMAIN
 
 
@@ -82,9 +87,9 @@ SHARED = [error for error in EXAMPLES if error.reason not in ADMIN_ONLY]
 
 @pytest.mark.parametrize("error", SHARED, ids=lambda error: type(error).__name__)
 def test_the_client_makes_the_same_error_of_it(error: errors.TenureError) -> None:
-    made = client_errors.from_status(status.of(error))
+    made = client_statuses.from_status(status.of(error))
     assert made is not None
-    assert type(made) is client_errors._BY_REASON[error.reason]
+    assert type(made) is client_statuses._BY_REASON[error.reason]
     assert made.retry_after == error.retry_after
     assert made.metadata == error.metadata
 
@@ -97,12 +102,36 @@ def test_a_field_is_also_told_in_googles_way() -> None:
 
 
 def test_when_to_come_back() -> None:
-    made = status.of(errors.QuotaExceeded("bytes", 11, 10, retry_after=1.5))
+    made = status.of(errors.Overloaded("calls", 1.5))
     retry = _detail(made, error_details_pb2.RetryInfo())
     assert retry is not None
     assert retry.retry_delay.ToMilliseconds() == 1500
-    assert _detail(made, error_details_pb2.QuotaFailure()) is not None
     assert _detail(status.of(errors.Unavailable()), error_details_pb2.RetryInfo()) is None
+
+
+def test_a_quota_is_named_with_its_figures_and_what_makes_room() -> None:
+    made = status.of(errors.QuotaExceeded("threads", 1000, 999, 2))
+    failure = _detail(made, error_details_pb2.QuotaFailure())
+    assert failure is not None
+    (violation,) = failure.violations
+    assert violation.subject == "threads"
+    assert violation.description == (
+        "quota threads is used up: 999 of 1,000 used, 2 more asked for; delete threads"
+    )
+    assert _detail(made, error_details_pb2.RetryInfo()) is None, "waiting does not make room"
+
+
+def test_a_rate_is_named_with_what_it_is_and_when_to_come_back() -> None:
+    made = status.of(errors.RateLimited("operations_per_second", 50.0, 0.25))
+    failure, retry = (
+        _detail(made, error_details_pb2.QuotaFailure()),
+        _detail(made, error_details_pb2.RetryInfo()),
+    )
+    assert failure is not None
+    assert retry is not None
+    assert [violation.subject for violation in failure.violations] == ["operations_per_second"]
+    assert "of 50;" in failure.violations[0].description
+    assert retry.retry_delay.ToMilliseconds() == 250
 
 
 def test_what_is_not_expected_shows_a_request_id_only(caplog: pytest.LogCaptureFixture) -> None:

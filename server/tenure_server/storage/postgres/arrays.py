@@ -21,7 +21,7 @@ _BOUNDS = struct.Struct("!5i")
 _EMPTY = struct.Struct("!3i")
 _LENGTH = struct.Struct("!i").pack
 _INT = struct.Struct("!ii").pack
-_BIGINT = struct.Struct("!iq").pack
+_BIGINT = struct.Struct("!q").pack
 _NULL = _LENGTH(-1)
 _INT_OID, _BIGINT_OID, _TEXT_OID, _BYTEA_OID, _UUID_OID, _REAL_OID = 23, 20, 25, 17, 2950, 700
 
@@ -74,12 +74,12 @@ class IntArray(Array):
 
 
 class BigintArray(Array):
-    """bigint[]."""
+    """bigint[]; None becomes null."""
 
     __slots__ = ()
 
-    def __init__(self, items: Sequence[int]) -> None:
-        self.data = _fixed(_BIGINT_OID, [_BIGINT(8, item) for item in items])
+    def __init__(self, items: Sequence[int | None]) -> None:
+        self.data = _joined(_BIGINT_OID, [None if item is None else _BIGINT(item) for item in items])
 
 
 class RealArray(Array):

@@ -1,4 +1,4 @@
-"""Batches: what of a list of mutations may go into one call of `write_batch_2`, and its arguments."""
+"""Batches: what of a list of mutations may go into one call of `write_batch_3`, and its arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from json.encoder import encode_basestring
 
 from tenure_server.domain import Blob, ChannelValue, Mutation, PendingWrite, PutCheckpoint, ValueEdit
-from tenure_server.storage.postgres.arrays import Array, ByteaArray, IntArray, TextArray
+from tenure_server.storage.postgres.arrays import Array, BigintArray, ByteaArray, IntArray, TextArray
 
 _MAX_INT = 2**31 - 1
 """More entries than any base has."""
@@ -21,23 +21,33 @@ def ns_hash(checkpoint_ns: str) -> bytes:
 def rounds(mutations: Sequence[Mutation]) -> Iterator[list[int]]:
     """Cut a batch where a namespace's puts are not in ascending order of their ids, or build on each other.
 
-    Within a round no checkpoint is put twice and no edit has a base that is put, so the SQL function need not
-    look at the puts of the round itself to know which checkpoint is the latest, and what a base is.
+    Within a round no checkpoint is put twice, no edit has a base that is put and no put expects one that is,
+    so the SQL function need not look at the puts of the round itself to know which checkpoint is the latest,
+    and what a base is. Nor does a thread have two writers there.
     """
     current: list[int] = []
     last: dict[tuple[str, str], bytes] = {}
     edited: set[tuple[str, str, str, str]] = set()
+    tokens: dict[str, int | None] = {}
     for index, mutation in enumerate(mutations):
+        if tokens.get(mutation.ref.thread_id, mutation.lease_token) != mutation.lease_token:
+            yield current
+            current, last, edited, tokens = [], {}, set(), {}
+        tokens[mutation.ref.thread_id] = mutation.lease_token
         if isinstance(mutation, PutCheckpoint):
             namespace = (mutation.ref.thread_id, mutation.ref.checkpoint_ns)
             checkpoint_id = _id(mutation).encode("utf-8", "surrogatepass")
             edits = [(new, new.value) for new in mutation.new_values if isinstance(new.value, ValueEdit)]
-            if (namespace in last and checkpoint_id <= last[namespace]) or any(
+            if (
+                namespace in last
+                and (checkpoint_id <= last[namespace] or mutation.expected_parent is not None)
+            ) or any(
                 edit.base is not None and (*namespace, new.channel, edit.base.version) in edited
                 for new, edit in edits
             ):
                 yield current
                 current, last, edited = [], {}, set()
+                tokens = {mutation.ref.thread_id: mutation.lease_token}
             last[namespace] = checkpoint_id
             edited.update((*namespace, new.channel, new.version) for new, _ in edits)
         current.append(index)
@@ -59,6 +69,7 @@ class Batch:
         self._put_threads = _sorted({put.ref.thread_id for put in self._puts})
         self._write_threads = _sorted({m.ref.thread_id for m in mutations} - set(self._put_threads))
         self.threads = [*self._put_threads, *self._write_threads]
+        self._tokens = {m.ref.thread_id: m.lease_token for m in mutations if m.lease_token is not None}
         self._number = {thread_id: number for number, thread_id in enumerate(self.threads, start=1)}
         self._values: list[tuple[int, ChannelValue]] = [
             (number, value) for number, put in enumerate(self._puts, start=1) for value in put.new_values
@@ -92,7 +103,19 @@ class Batch:
             *(_of_values(self._values) if self._values else _NO_VALUES),
             *(_of_edits(self._edits) if self._edits else _NO_EDITS),
             *(_of_writes(self._writes) if self._writes else _NO_WRITES),
+            *(self._of_leases() if self._tokens else _NO_LEASES),
+            self._of_expected(),
         ]
+
+    def _of_leases(self) -> list[Array]:
+        return [
+            BigintArray([self._tokens.get(thread_id) for thread_id in threads])
+            for threads in (self._put_threads, self._write_threads)
+        ]
+
+    def _of_expected(self) -> Array:
+        expected = [put.expected_parent for put in self._puts]
+        return TextArray(expected) if any(parent is not None for parent in expected) else _NO_TEXTS
 
 
 def _of_puts(puts: Sequence[PutCheckpoint], numbers: Mapping[str, int]) -> list[Array]:
@@ -186,3 +209,5 @@ _NO_PUTS = _of_puts([], {})
 _NO_VALUES = _of_values([])
 _NO_EDITS = _of_edits([])
 _NO_WRITES = _of_writes([])
+_NO_LEASES: list[Array] = [BigintArray([]), BigintArray([])]
+_NO_TEXTS = TextArray([])

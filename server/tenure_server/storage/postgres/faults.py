@@ -8,11 +8,14 @@
 | lock or statement time-out                       | DeadlineExceeded |
 | deadlock, serialization failure                  | Conflict         |
 | text, JSON or a number that Postgres cannot store | InvalidField    |
+| a quota would be passed (0009_usage.sql)         | QuotaExceeded    |
+| under a legal hold (0012_retention.sql)          | LegalHold        |
 | anything else                                    | itself: a fault of ours |
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +33,8 @@ _UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})
 """Connection, insufficient resources, operator intervention, system error."""
 _DATA_CLASSES = frozenset({"22", "54"})
 """Data exception, program limit."""
+_QUOTA_EXCEEDED = "54TQ1"
+_LEGAL_HOLD = "TH001"
 
 
 @contextmanager
@@ -60,12 +65,21 @@ def of(error: psycopg.Error) -> errors.TenureError | None:
         if isinstance(error, psycopg.DataError):
             return _invalid()
         return errors.Unavailable() if isinstance(error, psycopg.OperationalError) else None
+    if state == _QUOTA_EXCEEDED:
+        return _quota_exceeded(error)
+    if state == _LEGAL_HOLD:
+        return errors.LegalHold()
     if state[:2] in _UNAVAILABLE_CLASSES or isinstance(error, pg.ReadOnlySqlTransaction):
         return errors.Unavailable()
     if state[:2] in _DATA_CLASSES or isinstance(error, pg.CheckViolation):
         return _invalid()
     # Wrong password, no such database: the operator's to mend, and not the caller's to see.
     return errors.Unavailable() if state[:2] in {"28", "3D"} else None
+
+
+def _quota_exceeded(error: psycopg.Error) -> errors.QuotaExceeded:
+    told = json.loads(error.diag.message_detail or "{}")
+    return errors.QuotaExceeded(told["limit"], told["max"], told["used"], told["asked"])
 
 
 def _invalid() -> errors.InvalidField:

@@ -15,9 +15,9 @@ from tenure_server.storage.postgres.items_namespaces import decoded, encoded
 from tenure_server.storage.postgres.items_values import embeddings
 from tenure_server.storage.postgres.pool import Database
 
-_INDEX: LiteralString = "SELECT dims, embedder, waiting FROM tenure.item_index_1(%s)"
+_INDEX: LiteralString = "SELECT dims, embedder, waiting FROM tenure.item_index_2(%s)"
 _SET_INDEX: LiteralString = "SELECT tenure.set_item_index_1(%s, %s, %s, %s, %s, %s)"
-_UNEMBEDDED: LiteralString = "SELECT * FROM tenure.unembedded_items_1(%s, %s, %s, %s)"
+_UNEMBEDDED: LiteralString = "SELECT * FROM tenure.unembedded_items_2(%s, %s, %s, %s)"
 _PUT_VECTORS: LiteralString = """
 SELECT answer, dims, embedder
 FROM tenure.put_vectors_1(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)

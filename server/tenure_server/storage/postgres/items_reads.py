@@ -34,11 +34,11 @@ from tenure_server.storage.postgres.items_touches import Place, Touches
 from tenure_server.storage.postgres.items_values import scaled
 from tenure_server.storage.postgres.pool import Database
 
-_GET: LiteralString = "SELECT * FROM tenure.read_items_1(%s, %s, %s, %s)"
+_GET: LiteralString = "SELECT * FROM tenure.read_items_2(%s, %s, %s, %s)"
 _SEARCH: LiteralString = """
-SELECT * FROM tenure.search_items_1(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+SELECT * FROM tenure.search_items_2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
-_LIST: LiteralString = "SELECT * FROM tenure.list_namespaces_1(%s, %s, %s, %s, %s, %s, %s, %s)"
+_LIST: LiteralString = "SELECT * FROM tenure.list_namespaces_2(%s, %s, %s, %s, %s, %s, %s, %s)"
 _MAX_INT = 2**31 - 1
 
 _Answers = Sequence[ItemAnswer]

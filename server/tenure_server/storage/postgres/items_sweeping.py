@@ -9,24 +9,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-# What somebody writes or renews right now is left for the next run.
-_DELETE_EXPIRED: LiteralString = """
-WITH expired AS MATERIALIZED (
-    SELECT i.tenant_id, i.namespace, i.key
-    FROM tenure.item AS i
-    WHERE i.expires_at <= now()
-    ORDER BY i.expires_at
-    LIMIT %s
-    FOR UPDATE SKIP LOCKED
-), vectors AS (
-    DELETE FROM tenure.item_vector AS v
-    USING expired AS e
-    WHERE (v.tenant_id, v.namespace, v.key) = (e.tenant_id, e.namespace, e.key)
-)
-DELETE FROM tenure.item AS i
-USING expired AS e
-WHERE (i.tenant_id, i.namespace, i.key) = (e.tenant_id, e.namespace, e.key)
-"""
+_DELETE_EXPIRED: LiteralString = "SELECT tenure.expire_items_1(%s)"
 _NEXT_NAMESPACES: LiteralString = """
 SELECT
     s.tenant_id, s.namespace,
@@ -54,7 +37,8 @@ async def delete_expired(
     for _ in range(slices):
         if stop.is_set():
             break
-        rows = (await connection.execute(_DELETE_EXPIRED, [slice_rows])).rowcount
+        cursor = await connection.execute(_DELETE_EXPIRED, [slice_rows])
+        (rows,) = await cursor.fetchone() or (0,)
         removed += rows
         if rows < slice_rows:
             break

@@ -1,7 +1,7 @@
 """Writing items: groups become rounds, and a round becomes one call of `write_items_1`.
 
 A call that Postgres refuses, or in which a lock is waited for too long, is halved until the faulty group is
-alone.
+alone. What cannot fit into a quota is left out at once, see `growth`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import LiteralString
 from tenure_server import errors
 from tenure_server.domain import TenantId
 from tenure_server.items import Index, WriteGroup
+from tenure_server.storage.postgres import growth
 from tenure_server.storage.postgres.items_batches import Batch, rounds
 from tenure_server.storage.postgres.pool import Database
 
@@ -50,11 +51,18 @@ class _Writer:
             return
         try:
             await self._call(alive)
-        except (errors.InvalidField, errors.Conflict, errors.DeadlineExceeded) as error:
+        except (
+            errors.InvalidField,
+            errors.Conflict,
+            errors.DeadlineExceeded,
+            errors.QuotaExceeded,
+            errors.LegalHold,
+        ) as error:
             if len(alive) > 1:
-                middle = len(alive) // 2
-                await self.apply(alive[:middle])
-                await self.apply(alive[middle:])
+                if not isinstance(error, errors.QuotaExceeded) or not await self._refuse(alive, error):
+                    middle = len(alive) // 2
+                    await self.apply(alive[:middle])
+                    await self.apply(alive[middle:])
             elif isinstance(error, errors.Conflict) and attempt < _ATTEMPTS:
                 await self.apply(alive, attempt + 1)
             else:
@@ -62,6 +70,16 @@ class _Writer:
         except errors.TenureError as error:
             for number in alive:
                 self.outcomes[number] = error
+
+    async def _refuse(self, numbers: Sequence[int], error: errors.QuotaExceeded) -> bool:
+        """Fail what cannot fit and apply the rest; False if it may be that each fits."""
+        groups = [self._groups[number] for number in numbers]
+        refused = await growth.refused_groups(self._database, self._tenant, groups, error)
+        for place, refusal in refused.items():
+            self.outcomes[numbers[place]] = refusal
+        if refused:
+            await self.apply([number for place, number in enumerate(numbers) if place not in refused])
+        return bool(refused)
 
     def _alive(self, numbers: Sequence[int]) -> list[int]:
         """Return the groups that can be tried; the others fail."""

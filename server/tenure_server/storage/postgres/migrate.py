@@ -56,7 +56,7 @@ def migrations() -> list[Migration]:
     return sorted(found, key=lambda migration: migration.version)
 
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 14
 """Number of the newest migration: what this server needs, at least."""
 
 

@@ -25,16 +25,16 @@ from tenure_server.storage.postgres.arrays import BigintArray, ByteaArray, IntAr
 from tenure_server.storage.postgres.batches import ns_hash
 from tenure_server.storage.postgres.pool import Database
 
-_READ_HEADS: LiteralString = "SELECT * FROM tenure.read_heads_2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_READ_HEADS: LiteralString = "SELECT * FROM tenure.read_heads_3(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _BODIES: LiteralString = "SELECT * FROM tenure.bodies_1(%s, %s, %s, %s, %s, %s, %s)"
 _CHUNKS: LiteralString = "SELECT * FROM tenure.chunks_1(%s, %s, %s, %s, %s)"
 _LIST_HEADS: LiteralString = """
 SELECT *
-FROM tenure.list_heads_2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+FROM tenure.list_heads_3(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ORDER BY "position"
 """
-_HISTORY: LiteralString = "SELECT * FROM tenure.channel_history_2(%s, %s, %s, %s, %s, %s)"
-_THREADS: LiteralString = "SELECT * FROM tenure.list_threads_1(%s, %s, %s, %s)"
+_HISTORY: LiteralString = "SELECT * FROM tenure.channel_history_3(%s, %s, %s, %s, %s, %s)"
+_THREADS: LiteralString = "SELECT * FROM tenure.list_threads_2(%s, %s, %s, %s)"
 
 
 async def heads(
@@ -188,7 +188,7 @@ async def list_threads(
 
 
 def _head(thread_id: str, checkpoint_ns: str, row: Sequence[Any], held: Sequence[HeldValue] = ()) -> Head:
-    """Build a head from the columns of `read_heads_2` after the position; null stands for an empty array."""
+    """Build a head from the columns of `read_heads_3` after the position; null stands for an empty array."""
     thread_key, generation, checkpoint_id, parent, body_type, body, metadata, *arrays = row
     channels, versions, digests, sizes, types, data, recipes = (array or () for array in arrays[:7])
     writes = [array or () for array in arrays[7:13]]

@@ -14,6 +14,8 @@ from psycopg import AsyncConnection
 
 from tenure_server import errors, telemetry
 from tenure_server.storage.postgres import faults, items_sweeping, tenant_sweeping
+from tenure_server.storage.postgres.retention_sweeping import PolicySweeping
+from tenure_server.storage.postgres.usage_sweeping import UsageSweeping
 
 _log = logging.getLogger("tenure")
 
@@ -81,6 +83,28 @@ _FREE: Sequence[LiteralString] = (
     ) AS d
     WHERE o.tenant_id = %(tenant)s AND o.thread_key = %(thread)s AND o.ns_hash = d.ns_hash
     """,
+    """
+    DELETE FROM tenure.retention_expired AS x
+    USING (
+        SELECT p.ns_hash, p.checkpoint_id
+        FROM tenure.retention_expired AS p
+        WHERE p.tenant_id = %(tenant)s AND p.thread_key = %(thread)s
+        LIMIT %(limit)s
+    ) AS d
+    WHERE x.tenant_id = %(tenant)s AND x.thread_key = %(thread)s
+        AND (x.ns_hash, x.checkpoint_id) = (d.ns_hash, d.checkpoint_id)
+    """,
+    """
+    DELETE FROM tenure.retention_pin AS x
+    USING (
+        SELECT p.ns_hash, p.checkpoint_id
+        FROM tenure.retention_pin AS p
+        WHERE p.tenant_id = %(tenant)s AND p.thread_key = %(thread)s
+        LIMIT %(limit)s
+    ) AS d
+    WHERE x.tenant_id = %(tenant)s AND x.thread_key = %(thread)s
+        AND (x.ns_hash, x.checkpoint_id) = (d.ns_hash, d.checkpoint_id)
+    """,
 )
 _FREED: LiteralString = "DELETE FROM tenure.garbage WHERE tenant_id = %(tenant)s AND thread_key = %(thread)s"
 
@@ -119,21 +143,7 @@ SELECT
 FROM slice AS s
 ORDER BY s.tenant_id, s.thread_key, s.ns_hash, s.checkpoint_id, s.task_id, s.idx
 """
-_LOCK_HEAD: LiteralString = """
-SELECT FROM tenure.thread_head WHERE tenant_id = %s AND thread_key = %s FOR UPDATE SKIP LOCKED
-"""
-_DELETE_ORPHANS: LiteralString = """
-DELETE FROM tenure.pending_write AS w
-WHERE w.tenant_id = %(tenant)s AND w.thread_key = %(thread)s AND w.ns_hash = %(ns_hash)s
-    AND w.checkpoint_id = %(checkpoint)s AND w.created_at < now() - make_interval(secs => %(age)s)
-    AND NOT EXISTS (
-        SELECT
-        FROM tenure.checkpoint AS c
-        WHERE c.tenant_id = %(tenant)s AND c.thread_key = %(thread)s AND c.checkpoint_id = %(checkpoint)s
-            AND octet_length(c.checkpoint_id) >= 0
-            AND substring(sha256(convert_to(c.checkpoint_ns, 'UTF8')) FOR 16) = %(ns_hash)s
-    )
-"""
+_DELETE_ORPHANS: LiteralString = "SELECT tenure.drop_orphans_1(%s, %s, %s, %s, %s)"
 
 _Position = tuple[UUID, UUID, bytes, str, str, int]
 _START: _Position = (UUID(int=0), UUID(int=0), b"", "", "", -(2**31))
@@ -150,6 +160,9 @@ class Swept:
         items: Items whose time has run out.
         namespaces: Namespaces that hold no items any more.
         tenants: Rows of deleted tenants.
+        expired_threads: Threads that expired by policy; their rows are garbage then.
+        expired_checkpoints: Checkpoints that did, those of these threads included.
+        expired_items: Items that did.
     """
 
     garbage: int = 0
@@ -158,27 +171,38 @@ class Swept:
     items: int = 0
     namespaces: int = 0
     tenants: int = 0
+    expired_threads: int = 0
+    expired_checkpoints: int = 0
+    expired_items: int = 0
 
 
 class Sweeper:
     """Frees rows in the background; of all replicas' sweepers one works at a time."""
 
     def __init__(
-        self, dsn: str, *, retention: float = 24 * 3600.0, grace: float = tenant_sweeping.GRACE
+        self,
+        dsn: str,
+        policies: PolicySweeping | None = None,
+        *,
+        retention: float = 24 * 3600.0,
+        grace: float = tenant_sweeping.GRACE,
     ) -> None:
         """Take where to connect.
 
         Args:
             dsn: As `tenure_ops`, or as a role that may act as it.
+            policies: Deletes what has expired by policy; None = nobody does here.
             retention: Seconds for which operations can be repeated and pending writes wait for their
                 checkpoint.
             grace: Seconds for which the rows of a deleted tenant stay.
         """
         self._dsn = dsn
+        self._policies = policies
         self._retention = retention
         self._grace = grace
         self._position = _START
         self._namespaces = items_sweeping.EmptyNamespaces()
+        self._usage = UsageSweeping()
 
     async def run(self, stop: asyncio.Event, interval: float) -> None:
         """Sweep every `interval` seconds until `stop` is set; what fails is logged and tried again."""
@@ -208,12 +232,21 @@ class Sweeper:
                 cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
                 if await cursor.fetchone() == (True,):
                     stop = stop or asyncio.Event()
+                    if self._policies is not None:
+                        removed = await self._policies.sweep(connection, stop)
+                        swept.expired_threads = removed.threads
+                        swept.expired_checkpoints = removed.checkpoints
+                        swept.expired_items = removed.items
                     await self._free_garbage(connection, swept, stop)
                     await self._delete_operations(connection, swept, stop)
                     await self._delete_orphans(connection, swept, stop)
                     swept.items = await items_sweeping.delete_expired(connection, SLICE, _SLICES, stop)
                     swept.namespaces = await self._namespaces.delete(connection, SLICE, _SLICES, stop)
+                    await self._usage.run(connection, SLICE, _SLICES, stop)
                     swept.tenants = await tenant_sweeping.free(connection, self._grace, SLICE, _SLICES, stop)
+                else:
+                    # Whoever sweeps tells them.
+                    telemetry.show_quotas({})
         for kind, rows in vars(swept).items():
             if rows:
                 telemetry.swept.add(rows, {"kind": kind})
@@ -249,19 +282,10 @@ class Sweeper:
             cursor = await connection.execute(_NEXT_WRITES, [self._retention, *self._position, SLICE])
             rows = await cursor.fetchall()
             orphans = dict.fromkeys(tuple(row[:4]) for row in rows if row[6])
-            for tenant, thread, ns_hash, checkpoint_id in orphans:
-                async with connection.transaction():
-                    # As writers do, so that a checkpoint that comes right now is seen or waits.
-                    if (await connection.execute(_LOCK_HEAD, [tenant, thread])).rowcount == 0:
-                        continue
-                    params = {
-                        "tenant": tenant,
-                        "thread": thread,
-                        "ns_hash": ns_hash,
-                        "checkpoint": checkpoint_id,
-                        "age": self._retention,
-                    }
-                    swept.orphans += (await connection.execute(_DELETE_ORPHANS, params)).rowcount
+            for orphan in orphans:
+                cursor = await connection.execute(_DELETE_ORPHANS, [*orphan, self._retention])
+                (removed,) = await cursor.fetchone() or (0,)
+                swept.orphans += removed
             if len(rows) < SLICE:
                 self._position = _START
                 return

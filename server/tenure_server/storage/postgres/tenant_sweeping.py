@@ -13,6 +13,11 @@ GRACE = 120.0
 have begun with it ends within its time. After that nobody adds a row."""
 
 TABLES: Final[Mapping[str, Sequence[str]]] = {
+    # First: what is held cannot be deleted.
+    "retention_hold": ("kind", "prefix"),
+    "retention_policy": ("kind", "prefix"),
+    "retention_pin": ("thread_key", "ns_hash", "checkpoint_id"),
+    "retention_expired": ("thread_key", "ns_hash", "checkpoint_id"),
     "pending_write": ("thread_key", "ns_hash", "checkpoint_id", "task_id", "idx"),
     "channel_value": ("thread_key", "ns_hash", "channel", "version"),
     "chunk": ("thread_key", "chunk_id"),
@@ -25,6 +30,10 @@ TABLES: Final[Mapping[str, Sequence[str]]] = {
     "item": ("namespace", "key"),
     "item_namespace": ("namespace",),
     "item_index": (),
+    "tenant_usage": (),
+    "tenant_rate": (),
+    "usage_day": ("day",),
+    "writer_policy": ("thread_prefix",),
     "api_key": ("key_id",),
     "tenant": (),
 }

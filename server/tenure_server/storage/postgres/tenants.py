@@ -13,11 +13,12 @@ from psycopg.rows import TupleRow
 from tenure_server import errors
 from tenure_server.domain import OPERATORS, Scope, StoredKey, TenantId
 from tenure_server.keys import ApiKey
+from tenure_server.rates import Rates
 from tenure_server.rules import Rules, parse
 from tenure_server.storage.postgres import faults
 from tenure_server.storage.postgres.pool import Database
 
-_FIND_KEY: LiteralString = "SELECT * FROM tenure.find_key_2(%s, %s)"
+_FIND_KEY: LiteralString = "SELECT * FROM tenure.find_key_3(%s, %s)"
 _KEY_USED: LiteralString = "SELECT tenure.key_used_1(%s, %s)"
 _CREATE_TENANT: LiteralString = "INSERT INTO tenure.tenant (tenant_id, name) VALUES (%s, %s)"
 _CREATE_KEY: LiteralString = """
@@ -52,13 +53,18 @@ class PostgresKeys:
 
 
 def stored_key(tenant: TenantId, key_id: str, row: TupleRow) -> StoredKey | None:
-    """Return the key that a row of `find_key_2` is about, None if its rules cannot be understood."""
-    digest, scopes, texts, expires_at, revoked_at = row
+    """Return the key that a row of `find_key_3` is about, None if its rules cannot be understood.
+
+    The columns of rates may be left out.
+    """
+    digest, scopes, texts, expires_at, revoked_at, *fast = row
     try:
         limits = parse(texts)
     except ValueError:
         return None
-    return StoredKey(tenant, key_id, digest, known_scopes(scopes), expires_at, revoked_at, limits)
+    # Without a row of rates there is no burst either.
+    rates = Rates(*fast) if fast and fast[2] is not None else None
+    return StoredKey(tenant, key_id, digest, known_scopes(scopes), expires_at, revoked_at, limits, rates)
 
 
 def known_scopes(names: Sequence[str]) -> frozenset[Scope]:

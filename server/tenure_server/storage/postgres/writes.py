@@ -1,8 +1,8 @@
-"""Writing: mutations become batches, and a batch becomes one call of `write_batch_2`.
+"""Writing: mutations become batches, and a batch becomes one call of `write_batch_3`.
 
 What can go wrong with a batch concerns one of its mutations, or one of its threads: a thread that somebody
 else holds is waited for apart from the others, and a batch that Postgres refuses is halved until the faulty
-mutation is alone.
+mutation is alone. What cannot fit into a quota is left out at once, see `growth`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import LiteralString
 
 from tenure_server import errors, telemetry
 from tenure_server.domain import Mutation, TenantId
+from tenure_server.storage.postgres import growth
 from tenure_server.storage.postgres.batches import Batch, rounds
 from tenure_server.storage.postgres.pool import Database
 
 _STATEMENT: LiteralString = """
-SELECT busy, missing, conflicts
-FROM tenure.write_batch_2(
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
-    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
+SELECT busy, missing, stale, stale_puts, conflicts
+FROM tenure.write_batch_3(
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+    %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
 )
 """
 _INSERT_WAIT_MS = 100
@@ -74,13 +75,11 @@ class _Writer:
                     await self.apply([index for index in alive if self._thread(index) == thread])
                 return
             busy = threads
-        except (errors.InvalidField, errors.Conflict) as error:
+        except (errors.InvalidField, errors.Conflict, errors.QuotaExceeded) as error:
             if len(alive) == 1:
                 self._fail(alive, error)
-                return
-            middle = len(alive) // 2
-            await self.apply(alive[:middle])
-            await self.apply(alive[middle:])
+            elif not isinstance(error, errors.QuotaExceeded) or not await self._refuse(alive, error):
+                await self._halve(alive)
             return
         except errors.TenureError as error:
             self._fail(alive, error)
@@ -93,6 +92,21 @@ class _Writer:
             self._given_up |= busy
             for its in held.values():
                 self._alive(its)
+
+    async def _halve(self, indexes: _Indexes) -> None:
+        middle = len(indexes) // 2
+        await self.apply(indexes[:middle])
+        await self.apply(indexes[middle:])
+
+    async def _refuse(self, indexes: _Indexes, error: errors.QuotaExceeded) -> bool:
+        """Fail what cannot fit and apply the rest; False if it may be that each fits."""
+        mutations = [self._mutations[index] for index in indexes]
+        refused = await growth.refused_mutations(self._database, self._tenant, mutations, error)
+        for place, refusal in refused.items():
+            self.outcomes[indexes[place]] = refusal
+        if refused:
+            await self.apply([index for place, index in enumerate(indexes) if place not in refused])
+        return bool(refused)
 
     async def _apply_alone(self, indexes: _Indexes) -> None:
         """Apply the mutations of a thread one after the other, each waiting under its own deadline."""
@@ -121,12 +135,12 @@ class _Writer:
         return self._mutations[index].ref.thread_id
 
     async def _call(self, indexes: _Indexes, *, wait: bool) -> set[str]:
-        """Apply a batch, fail the puts whose base is missing, and return the threads that are busy."""
+        """Apply a batch, fail what may not be applied, and return the threads that are busy."""
         mutations = [self._mutations[index] for index in indexes]
         deadlines = [mutation.operation.deadline for mutation in mutations]
         wait_ms = int((min(deadlines) - time.monotonic()) * 1000) if wait else _INSERT_WAIT_MS
         batch = Batch(mutations)
-        ((busy, missing, conflicts),) = await self._database.call(
+        ((busy, missing, stale, stale_puts, conflicts),) = await self._database.call(
             self._tenant,
             _STATEMENT,
             [self._tenant, max(wait_ms, 1), wait, *batch.params()],
@@ -137,4 +151,10 @@ class _Writer:
         if conflicts:
             telemetry.version_conflicts.add(conflicts)
         self._fail((indexes[batch.puts[number - 1]] for number in missing or ()), errors.ChunksMissing())
+        refused = {indexes[batch.puts[number - 1]] for number in stale_puts or ()}
+        if stale:
+            theirs = {batch.threads[number - 1] for number in stale}
+            refused.update(index for index in indexes if self._thread(index) in theirs)
+        if refused:
+            self._fail(refused, errors.StaleWriter())
         return {batch.threads[number - 1] for number in busy or ()}
