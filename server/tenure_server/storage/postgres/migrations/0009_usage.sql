@@ -428,6 +428,7 @@ DECLARE
     v_largest int;
     v_refused int[] := '{}';
     v_rewritten uuid[] := '{}';
+    v_has_policies boolean;
     v_latest text;
     v_fenced boolean := cardinality(p_put_tokens || p_write_tokens) > 0 OR cardinality(p_expected) > 0;
     v_fenced_puts boolean;
@@ -722,6 +723,20 @@ BEGIN
             ));
     END IF;
 
+    -- What had expired stays so, though its thread lives again; see retention_expired. Before anything is written, and in
+    -- one order: writers of pending writes do this at once.
+    v_has_policies := tenure.has_policies_1(p_tenant, 'threads');
+    IF v_has_policies THEN
+        FOR v_row IN
+            SELECT DISTINCT u.thread_key
+            FROM unnest(v_keys) AS u (thread_key)
+            WHERE u.thread_key IS NOT NULL
+            ORDER BY u.thread_key
+        LOOP
+            PERFORM tenure.remember_expired_now_1(p_tenant, v_row.thread_key);
+        END LOOP;
+    END IF;
+
     IF cardinality(p_put_thread) > 0 THEN
         -- Only puts that do not simply sort above all, or that end an override, need a closer look: one that is
         -- stored gives way. The thread's lock keeps others from storing it meanwhile.
@@ -821,6 +836,17 @@ BEGIN
         SELECT coalesce(sum(a.bytes), 0) INTO v_more FROM added AS a;
         v_bytes := v_bytes + v_more;
 
+        IF v_has_policies THEN
+            -- What is put again has come back.
+            DELETE FROM tenure.retention_expired AS x
+            USING (
+                SELECT unnest(v_put_thread) AS thread, unnest(p_put_ns_hash) AS ns_hash, unnest(p_put_id) AS id
+            ) AS p
+            WHERE x.thread_key = v_keys[p.thread]
+                AND x.tenant_id = p_tenant -- wall:predicate
+                AND x.ns_hash = p.ns_hash
+                AND x.checkpoint_id = p.id;
+        END IF;
         IF cardinality(v_rewritten) > 0 THEN
             UPDATE tenure.thread_head AS h
             SET generation = h.generation + 1

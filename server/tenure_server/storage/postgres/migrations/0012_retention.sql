@@ -590,68 +590,6 @@ BEGIN
 END
 $$;
 
--- Before a checkpoint is put, and after what is put again has come back; see retention_expired.
-CREATE FUNCTION tenure.remember_expired_1() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    v_tenant constant uuid := (SELECT a.tenant_id FROM added AS a LIMIT 1);
-BEGIN
-    IF v_tenant IS NULL OR NOT tenure.has_policies_1(v_tenant, 'threads') THEN
-        RETURN NULL;
-    END IF;
-    DELETE FROM tenure.retention_expired AS x
-    USING added AS a
-    WHERE x.thread_key = a.thread_key
-        AND x.tenant_id = v_tenant -- wall:predicate
-        AND x.ns_hash = tenure.ns_hash_1(a.checkpoint_ns)
-        AND x.checkpoint_id = a.checkpoint_id;
-    PERFORM tenure.remember_expired_now_1(v_tenant, k.thread_key)
-    FROM (SELECT DISTINCT a.thread_key FROM added AS a) AS k;
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER remember_expired AFTER INSERT ON tenure.checkpoint
-    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION tenure.remember_expired_1();
-
--- A pending write makes a thread live again, too.
-CREATE FUNCTION tenure.remember_expired_of_writes_1() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    v_tenant constant uuid := (SELECT a.tenant_id FROM added AS a LIMIT 1);
-    v_key uuid;
-BEGIN
-    IF v_tenant IS NULL OR NOT tenure.has_policies_1(v_tenant, 'threads') THEN
-        RETURN NULL;
-    END IF;
-    FOR v_key IN SELECT DISTINCT a.thread_key FROM added AS a ORDER BY a.thread_key LOOP
-        PERFORM tenure.remember_expired_now_1(v_tenant, v_key);
-    END LOOP;
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER remember_expired AFTER INSERT ON tenure.pending_write
-    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION tenure.remember_expired_of_writes_1();
-
--- So does one that replaces another. What it replaces may be the last that was stored: looked at before it is gone, and
--- once, before any other of this transaction.
-CREATE FUNCTION tenure.remember_expired_of_write_1() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan AS $$
-BEGIN
-    IF tenure.has_policies_1(NEW.tenant_id, 'threads') AND NOT EXISTS (
-        SELECT
-        FROM tenure.pending_write AS w
-        WHERE w.thread_key = NEW.thread_key
-            AND w.tenant_id = NEW.tenant_id -- wall:predicate
-            AND w.created_at = now()
-    ) THEN
-        PERFORM tenure.remember_expired_now_1(NEW.tenant_id, NEW.thread_key);
-    END IF;
-    RETURN NEW;
-END
-$$;
-CREATE TRIGGER remember_replaced BEFORE UPDATE OF created_at ON tenure.pending_write
-    FOR EACH ROW WHEN (NEW.created_at > OLD.created_at) EXECUTE FUNCTION tenure.remember_expired_of_write_1();
-
 -- A held thread is deleted by nobody. One that was made in the same transaction may be unmade.
 CREATE FUNCTION tenure.keep_held_1() RETURNS trigger
 LANGUAGE plpgsql VOLATILE AS $$
@@ -1174,8 +1112,7 @@ $$;
 REVOKE ALL ON FUNCTION
     tenure.holds_lock_1, tenure.covers_1, tenure.policy_of_1, tenure.is_held_1, tenure.refuse_held_1,
     tenure.is_evicted_1, tenure.over_since_1, tenure.last_written_1, tenure.retention_1, tenure.hidden_1,
-    tenure.is_hidden_1, tenure.has_policies_1, tenure.remember_expired_now_1, tenure.remember_expired_1,
-    tenure.remember_expired_of_writes_1, tenure.remember_expired_of_write_1, tenure.keep_held_1,
+    tenure.is_hidden_1, tenure.has_policies_1, tenure.remember_expired_now_1, tenure.keep_held_1,
     tenure.keep_held_tenant_1, tenure.keep_held_items_1, tenure.freed_bytes_1, tenure.expired_threads_1,
     tenure.sweep_thread_1, tenure.item_expired_1, tenure.item_name_1, tenure.expired_items_1,
     tenure.vector_bytes_1, tenure.sweep_items_1, tenure.expired_bytes_1, tenure.next_line_1,
