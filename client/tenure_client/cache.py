@@ -9,13 +9,14 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Self
+from typing import Any
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace, ValueT
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from tenure.v1 import cache_pb2 as pb
 
 from tenure_client.calls import MAX_UNARY_REQUEST, Call, Plan
+from tenure_client.connected import Connected
 from tenure_client.connection import Connection
 from tenure_client.errors import DeadlineExceeded, InvalidRequest, Overloaded, ServerError, Unavailable
 from tenure_client.retry import Budget
@@ -31,7 +32,7 @@ _AWAY = (Unavailable, DeadlineExceeded, Overloaded, ServerError)
 _log = logging.getLogger("tenure")
 
 
-class TenureCache(BaseCache[ValueT]):
+class TenureCache(Connected, BaseCache[ValueT]):
     """A LangGraph cache of node results in Tenure, shared by all processes that hold the tenant's key.
 
     One object serves blocking and asynchronous graphs, threads, event loops and forked workers. As a context
@@ -87,8 +88,7 @@ class TenureCache(BaseCache[ValueT]):
         super().__init__(serde=serde or TenureSerializer(allowed_types=allowed_types))
         self._timeout = timeout
         self._away = False
-        self._owns_connection = not isinstance(target_or_connection, Connection)
-        self.connection = Connection.of(
+        self._connect(
             target_or_connection,
             api_key=api_key,
             timeout=max(timeout, _TIMEOUT),
@@ -96,31 +96,6 @@ class TenureCache(BaseCache[ValueT]):
             insecure=insecure,
             connections=connections,
         )
-
-    def __repr__(self) -> str:
-        return f"TenureCache({self.connection!r})"
-
-    def close(self) -> None:
-        """Close the connection if the cache made it; it is opened again by the next operation."""
-        if self._owns_connection:
-            self.connection.close()
-
-    async def aclose(self) -> None:
-        """Close the connection if the cache made it; see `close`."""
-        if self._owns_connection:
-            await self.connection.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """Return the values that are there; a key without one is left out."""

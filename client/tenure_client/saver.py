@@ -7,11 +7,12 @@ signatures are spelled out because LangGraph inspects them, and `self.serde` is 
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -24,16 +25,24 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from tenure_client import calls, operations
+from tenure_client import operations
+from tenure_client.connected import SetUp
 from tenure_client.connection import Connection
 from tenure_client.errors import InvalidRequest
-from tenure_client.expected import Done, inspected
 from tenure_client.serde import TenureSerializer, TypeName
 from tenure_client.single_writer import SingleWriter
 from tenure_client.writing import Writing
 
+T = TypeVar("T", bound=Callable[..., Any])
 
-class TenureSaver(BaseCheckpointSaver[str]):
+
+def _inspected(method: T) -> T:
+    """Keep the signature of a method that LangGraph asks for with each run, which takes 10 us to find out."""
+    vars(method)["__signature__"] = inspect.signature(method)
+    return method
+
+
+class TenureSaver(SetUp, BaseCheckpointSaver[str]):
     """A LangGraph checkpointer that keeps its threads in Tenure.
 
     One object serves blocking and asynchronous graphs, all threads, event loops and forked workers. As a
@@ -87,8 +96,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
                 metadata={"field": "allowed_types"},
             )
         super().__init__(serde=serde or TenureSerializer(allowed_types=allowed_types))
-        self._owns_connection = not isinstance(target_or_connection, Connection)
-        self.connection = Connection.of(
+        self._connect(
             target_or_connection,
             api_key=api_key,
             timeout=timeout,
@@ -123,22 +131,6 @@ class TenureSaver(BaseCheckpointSaver[str]):
             single_writer=single_writer,
         )
 
-    def __repr__(self) -> str:
-        return f"TenureSaver({self.connection!r})"
-
-    def setup(self) -> Done:
-        """Check, blocking, that the server answers and accepts the key; nothing has to be created.
-
-        Returns:
-            Something that may be awaited, as AsyncPostgresSaver's `setup` must be.
-        """
-        self.connection.run("tenure.server_info", calls.server_info())
-        return Done()
-
-    async def asetup(self) -> None:
-        """Check that the server answers and accepts the key, without blocking the event loop."""
-        await self.connection.arun("tenure.server_info", calls.server_info())
-
     def single_writer(
         self, thread_id: str, *, ttl: float = 30.0, wait: float = 0.0, holder: str = ""
     ) -> SingleWriter:
@@ -161,28 +153,6 @@ class TenureSaver(BaseCheckpointSaver[str]):
             LeaseHeld: Somebody else is the only writer; by entering the block.
         """
         return SingleWriter(self.connection, self._writing, str(thread_id), ttl=ttl, wait=wait, holder=holder)
-
-    def close(self) -> None:
-        """Close the connection if the saver made it; it is opened again by the next operation."""
-        if self._owns_connection:
-            self.connection.close()
-
-    async def aclose(self) -> None:
-        """Close the connection if the saver made it; see `close`."""
-        if self._owns_connection:
-            await self.connection.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint a config names, its latest if it names only a thread, None if absent."""
@@ -229,7 +199,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
             ),
         )
 
-    @inspected
+    @_inspected
     def put_writes(
         self,
         config: RunnableConfig,
@@ -331,7 +301,7 @@ class TenureSaver(BaseCheckpointSaver[str]):
             ),
         )
 
-    @inspected
+    @_inspected
     async def aput_writes(
         self,
         config: RunnableConfig,

@@ -12,11 +12,10 @@ from typing import Any, Self, cast
 
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, SearchItem, TTLConfig
 
-from tenure_client import calls
+from tenure_client.connected import SetUp
 from tenure_client.connection import Connection
 from tenure_client.embedding import Embedder
 from tenure_client.errors import InvalidRequest
-from tenure_client.expected import Done
 from tenure_client.indexing import Indexing
 from tenure_client.rebuilding import Rebuild
 from tenure_client.store_codec import SearchMode
@@ -26,7 +25,7 @@ Progress = Callable[[int, int], object]
 """Is called with how many items are done, and how many there are."""
 
 
-class TenureStore(BaseStore):
+class TenureStore(SetUp, BaseStore):
     """A LangGraph store that keeps its items in Tenure.
 
     One object serves blocking and asynchronous graphs, all threads, event loops and forked workers. As a
@@ -95,8 +94,7 @@ class TenureStore(BaseStore):
         self._embedder = Embedder(self._indexing)
         self.index_config = self._indexing.config
         self.ttl_config = ttl
-        self._owns_connection = not isinstance(target_or_connection, Connection)
-        self.connection = Connection.of(
+        self._connect(
             target_or_connection,
             api_key=api_key,
             timeout=timeout,
@@ -129,44 +127,6 @@ class TenureStore(BaseStore):
             insecure=insecure,
             connections=connections,
         )
-
-    def __repr__(self) -> str:
-        return f"TenureStore({self.connection!r})"
-
-    def setup(self) -> Done:
-        """Check, blocking, that the server answers and accepts the key; nothing has to be created.
-
-        Returns:
-            Something that may be awaited, as AsyncPostgresStore's `setup` must be.
-        """
-        self.connection.run("tenure.server_info", calls.server_info())
-        return Done()
-
-    async def asetup(self) -> None:
-        """Check that the server answers and accepts the key, without blocking the event loop."""
-        await self.connection.arun("tenure.server_info", calls.server_info())
-
-    def close(self) -> None:
-        """Close the connection if the store made it; it is opened again by the next operation."""
-        if self._owns_connection:
-            self.connection.close()
-
-    async def aclose(self) -> None:
-        """Close the connection if the store made it; see `close`."""
-        if self._owns_connection:
-            await self.connection.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Do several operations at once: the reads, then the writes, of which the last one to a key counts.

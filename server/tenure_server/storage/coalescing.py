@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from tenure_server import errors
 from tenure_server.domain import (
@@ -29,7 +27,7 @@ from tenure_server.domain import (
     ValueEdit,
 )
 from tenure_server.storage.ports import Answered, CheckpointStore
-from tenure_server.storage.queues import MAX_READS, MAX_WRITES, Queue, Waiting
+from tenure_server.storage.queues import MAX_READS, MAX_WRITES, TenantQueues, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +45,14 @@ class CoalescedCheckpoints:
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
-        self._writes: dict[TenantId, Queue[Any, Any]] = {}
-        self._reads: dict[TenantId, Queue[Any, Any]] = {}
+        self._writes: TenantQueues[Mutation, errors.TenureError | None] = TenantQueues(
+            self._write, calls=MAX_WRITES
+        )
+        self._reads: TenantQueues[_Read, Head | None] = TenantQueues(self._heads, calls=MAX_READS)
 
     async def close(self) -> None:
         """Give up what is under way."""
-        queues: list[Queue[Any, Any]] = [*self._writes.values(), *self._reads.values()]
-        await asyncio.gather(*(queue.close() for queue in queues))
+        await asyncio.gather(self._writes.close(), self._reads.close())
 
     async def write(
         self,
@@ -63,13 +62,7 @@ class CoalescedCheckpoints:
         wait: bool = True,
         answered: Answered | None = None,
     ) -> Sequence[errors.TenureError | None]:
-        queue = self._writes.get(tenant)
-        if queue is None:
-            queue = Queue(
-                partial(self._write, tenant), lambda: self._forget(self._writes, tenant), calls=MAX_WRITES
-            )
-            self._writes[tenant] = queue
-        return await queue.ask(
+        return await self._writes.of(tenant).ask(
             [
                 Waiting(mutation, _size(mutation), mutation.ref.thread_id, mutation.operation.deadline)
                 for mutation in mutations
@@ -88,22 +81,12 @@ class CoalescedCheckpoints:
         refs: Sequence[CheckpointRef],
         held: Sequence[Sequence[HeldValue]] = (),
     ) -> Sequence[Head | None]:
-        queue = self._reads.get(tenant)
-        if queue is None:
-            queue = Queue(
-                partial(self._heads, tenant), lambda: self._forget(self._reads, tenant), calls=MAX_READS
-            )
-            self._reads[tenant] = queue
-        return await queue.ask(
+        return await self._reads.of(tenant).ask(
             [Waiting(_Read(ref, held[index] if held else ()), 0, None) for index, ref in enumerate(refs)]
         )
 
     async def _heads(self, tenant: TenantId, reads: Sequence[_Read], wait: bool) -> Sequence[Head | None]:
         return await self._store.heads(tenant, [read.ref for read in reads], [read.held for read in reads])
-
-    @staticmethod
-    def _forget(queues: dict[TenantId, Queue[Any, Any]], tenant: TenantId) -> None:
-        queues.pop(tenant, None)
 
     async def bodies(self, tenant: TenantId, heads: Sequence[Head]) -> Sequence[Sequence[Blob | None] | None]:
         return await self._store.bodies(tenant, heads)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tenure_server import errors
 from tenure_server.domain import Operation, TenantId
@@ -26,7 +25,7 @@ from tenure_server.items import (
     WriteGroup,
 )
 from tenure_server.storage.ports import ItemStore
-from tenure_server.storage.queues import MAX_READS, MAX_WAITING, MAX_WRITES, Queue, Waiting
+from tenure_server.storage.queues import MAX_READS, MAX_WAITING, MAX_WRITES, TenantQueues, Waiting
 
 MAX_SEARCHES = 4
 """Searches and listings of one tenant that are under way at a time, each on a connection."""
@@ -34,7 +33,6 @@ _EXPECTED_BYTES = 4096
 """Of an item that is read: so what one call brings is bounded, too, but for items that are larger."""
 
 _Answer = Sequence[ItemAnswer] | errors.TenureError
-_Queues = dict[TenantId, Queue[Any, Any]]
 
 
 class _Searches:
@@ -55,14 +53,15 @@ class CoalescedItems:
 
     def __init__(self, store: ItemStore) -> None:
         self._store = store
-        self._writes: _Queues = {}
-        self._gets: _Queues = {}
+        self._writes: TenantQueues[WriteGroup, errors.TenureError | None] = TenantQueues(
+            self._apply, calls=MAX_WRITES
+        )
+        self._gets: TenantQueues[ReadGroup, _Answer] = TenantQueues(self._fetch, calls=MAX_READS)
         self._searches: dict[TenantId, _Searches] = {}
 
     async def close(self) -> None:
         """Give up what is under way."""
-        queues = [*self._writes.values(), *self._gets.values()]
-        await asyncio.gather(*(queue.close() for queue in queues))
+        await asyncio.gather(self._writes.close(), self._gets.close())
 
     async def read(self, tenant: TenantId, groups: Sequence[ReadGroup]) -> Sequence[_Answer]:
         if all(map(_only_gets, groups)):
@@ -76,8 +75,7 @@ class CoalescedItems:
         return await self._search(tenant, group)
 
     async def _get(self, tenant: TenantId, groups: Sequence[ReadGroup]) -> Sequence[_Answer]:
-        queue = self._queue(self._gets, tenant, self._store.read, calls=MAX_READS)
-        return await queue.ask(
+        return await self._gets.of(tenant).ask(
             [
                 Waiting(group, _EXPECTED_BYTES * len(group.reads), None, group.operation.deadline)
                 for group in groups
@@ -106,8 +104,7 @@ class CoalescedItems:
     async def write(
         self, tenant: TenantId, groups: Sequence[WriteGroup]
     ) -> Sequence[errors.TenureError | None]:
-        queue = self._queue(self._writes, tenant, self._store.write, calls=MAX_WRITES)
-        return await queue.ask(
+        return await self._writes.of(tenant).ask(
             [Waiting(group, _size(group), None, group.operation.deadline) for group in groups]
         )
 
@@ -127,26 +124,13 @@ class CoalescedItems:
     ) -> None:
         await self._store.put_vectors(tenant, operation, index, items)
 
-    @staticmethod
-    def _queue(
-        queues: _Queues,
-        tenant: TenantId,
-        call: Callable[[TenantId, Sequence[Any]], Coroutine[Any, Any, Sequence[Any]]],
-        *,
-        calls: int,
-    ) -> Queue[Any, Any]:
-        queue = queues.get(tenant)
-        if queue is None:
+    async def _apply(
+        self, tenant: TenantId, groups: Sequence[WriteGroup], wait: bool
+    ) -> Sequence[errors.TenureError | None]:
+        return await self._store.write(tenant, groups)
 
-            async def ask(groups: Sequence[Any], wait: bool) -> Sequence[Any]:
-                return await call(tenant, groups)
-
-            queue = queues[tenant] = Queue(ask, lambda: _forget(queues, tenant), calls=calls)
-        return queue
-
-
-def _forget(queues: _Queues, tenant: TenantId) -> None:
-    queues.pop(tenant, None)
+    async def _fetch(self, tenant: TenantId, groups: Sequence[ReadGroup], wait: bool) -> Sequence[_Answer]:
+        return await self._store.read(tenant, groups)
 
 
 def _only_gets(group: ReadGroup) -> bool:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tenure_server import errors
+from tenure_server.domain import TenantId
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -121,7 +122,7 @@ class Waiting(Generic[T, A]):
 class Queue(Generic[T, A]):
     """The operations of one tenant of one kind."""
 
-    def __init__(self, call: Call[T, A], emptied: Callable[[], None], *, calls: int) -> None:
+    def __init__(self, call: Call[T, A], emptied: Callable[[], object], *, calls: int) -> None:
         """Make an empty queue.
 
         Args:
@@ -308,6 +309,36 @@ class Queue(Generic[T, A]):
         for asker in {one.asker for one in batch}:
             asker.tell()
         return busy
+
+
+class TenantQueues(Generic[T, A]):
+    """The queues of all tenants for one kind of operation; one is there while it has something to do."""
+
+    def __init__(
+        self, call: Callable[[TenantId, Sequence[T], bool], Coroutine[Any, Any, Sequence[A]]], *, calls: int
+    ) -> None:
+        """Take what answers a batch of a tenant, and how many calls of a tenant may be under way."""
+        self._call = call
+        self._calls = calls
+        self._queues: dict[TenantId, Queue[T, A]] = {}
+
+    def of(self, tenant: TenantId) -> Queue[T, A]:
+        """Return the queue of a tenant."""
+        queue = self._queues.get(tenant)
+        if queue is None:
+            queue = Queue(
+                partial(self._call, tenant), partial(self._queues.pop, tenant, None), calls=self._calls
+            )
+            self._queues[tenant] = queue
+        return queue
+
+    def __len__(self) -> int:
+        """Return how many tenants have something to do."""
+        return len(self._queues)
+
+    async def close(self) -> None:
+        """Give up what waits and what is under way."""
+        await asyncio.gather(*(queue.close() for queue in list(self._queues.values())))
 
 
 def _fail(operations: Iterable[Waiting[Any, Any]], error: Exception) -> None:
