@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tenure_server.domain import ChannelHistory
 from tenure_server.retention import Threads
+from tenure_server.storage.postgres import retention_lines
 
 from tests.harness.databases import Database
 from tests.harness.retention_oracle import Rules, Step, Thread, expired
@@ -94,8 +95,10 @@ policies = st.lists(
 def base(contract_database: Database, runner: asyncio.Runner) -> Iterator[Retained]:
     """Connections that all examples share, each with a tenant of its own."""
     stack = AsyncExitStack()
-    yield runner.run(stack.enter_async_context(opened(contract_database)))
-    runner.run(stack.aclose())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retention_lines, "PAGE", 2)
+        yield runner.run(stack.enter_async_context(opened(contract_database)))
+        runner.run(stack.aclose())
 
 
 @pytest.mark.timeout(3600 if SLOW else 180)

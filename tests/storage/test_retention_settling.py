@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 from tenure_server.storage.postgres.leases import PostgresLeases
-from tenure_server.storage.postgres.retention_preview import draw_lines
+from tenure_server.storage.postgres.retention_lines import calling, draw_lines
 
 from tests.harness.databases import Database
 from tests.storage.postgres import blocked_by
@@ -217,7 +217,7 @@ async def test_a_line_is_not_drawn_for_a_policy_that_was_set_meanwhile(
     await kept.execute("UPDATE tenure.retention_policy SET max_bytes = 1 WHERE tenant_id = %s", [kept.id])
     async with await AsyncConnection.connect(kept.database.admin_url) as holder:
         await holder.execute("LOCK TABLE tenure.checkpoint IN ACCESS EXCLUSIVE MODE")
-        drawing = asyncio.create_task(draw_lines(kept.sessions, kept.id, 0.0))
+        drawing = asyncio.create_task(draw_lines(calling(kept.sessions, kept.id), kept.id, 0.0))
         await blocked_by(holder, kept.database.admin_url)
         await kept.policy(**rules)
         await holder.commit()

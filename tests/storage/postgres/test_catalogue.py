@@ -146,6 +146,7 @@ def test_reads_are_stable_and_writes_volatile(catalogue: psycopg.Connection[Tupl
         *("read_items_2", "search_items_2", "nearest_items_2", "items_with_words_2", "list_namespaces_2"),
         *("item_index_2", "unembedded_items_2"),
         *("retention_1", "hidden_1", "is_hidden_1", "item_expired_1", "expired_threads_1", "expired_items_1"),
+        *("lines_to_draw_1", "line_threads_1", "stored_items_1", "line_items_1"),
     }
     writes = {
         *("write_batch_1", "delete_thread_1", "delete_runs_1", "copy_thread_1", "prune_thread_1"),
@@ -157,7 +158,7 @@ def test_reads_are_stable_and_writes_volatile(catalogue: psycopg.Connection[Tupl
             "set_item_index_1",
             "put_vectors_1",
         ),
-        *("sweep_thread_1", "sweep_items_1", "draw_lines_1"),
+        *("sweep_thread_1", "sweep_items_1", "move_line_1"),
         *("write_batch_3", "add_usage_1", "repair_usage_1", "expire_items_1", "drop_orphans_1"),
     }
     assert {name: rows[name] for name in reads} == dict.fromkeys(reads, "s")

@@ -21,6 +21,7 @@ from tenure_server.storage.postgres.batches import ns_hash
 from tenure_server.storage.postgres.items_namespaces import decoded, encoded
 from tenure_server.storage.postgres.ops_pool import OpsPool
 from tenure_server.storage.postgres.pool import Database
+from tenure_server.storage.postgres.retention_lines import calling, draw_lines
 
 MAX_POLICIES: Final = 1000
 MAX_PINS: Final = 10_000
@@ -146,7 +147,7 @@ class PostgresRetention:
             await _check_count(connection, _COUNT_POLICIES, params, "policies", MAX_POLICIES)
             await connection.execute(_SET, params)
         try:
-            await preview.draw_lines(self._database, tenant, self._settle)
+            await draw_lines(calling(self._database, tenant), tenant, self._settle)
         except errors.TenureError as error:
             # The policy is set: the sweeper draws its line.
             _log.warning("retention: the line of a policy: %s", error)

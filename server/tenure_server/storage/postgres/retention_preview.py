@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, LiteralString
 
 from psycopg import AsyncConnection
@@ -14,11 +15,11 @@ from tenure_server import errors
 from tenure_server.domain import TenantId
 from tenure_server.retention import Expired
 from tenure_server.storage.postgres.pool import Database
+from tenure_server.storage.postgres.retention_lines import draw_lines
 
 PAGE: Final = 200
 """Threads or items that one statement looks at."""
 
-_DRAW: LiteralString = "SELECT tenure.draw_lines_1(%s, %s)"
 _TOTAL: LiteralString = """
 SELECT
     (SELECT count(*) FROM tenure.thread_head WHERE tenant_id = %(tenant)s)
@@ -30,11 +31,6 @@ SELECT max(thread_id), count(*), count(*) FILTER (WHERE whole), coalesce(sum(che
 FROM tenure.expired_threads_1(%s, %s, %s, true)
 """
 _ITEMS: LiteralString = "SELECT namespace, key, items, bytes FROM tenure.expired_items_1(%s, %s, %s, %s)"
-
-
-async def draw_lines(database: Database, tenant: TenantId, settle: float) -> None:
-    """Draw the lines of `max_bytes`, as each run of the sweeper does."""
-    await database.call(tenant, _DRAW, [tenant, settle], operation="draw_lines", writes=True)
 
 
 async def preview(
@@ -56,7 +52,7 @@ async def preview(
             if proposed is not None:
                 await connection.execute(*proposed)
             # As the next run of the sweeper would; all of it is taken back.
-            await connection.execute(_DRAW, [tenant, settle])
+            await draw_lines(partial(_rows, connection), tenant, settle)
             async with aclosing(_expired(connection, tenant)) as telling:
                 async for found in telling:
                     yield found
@@ -91,6 +87,12 @@ async def apart(telling: AsyncGenerator[Expired, None], seconds: float) -> Async
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+async def _rows(
+    connection: AsyncConnection[Any], statement: LiteralString, params: list[Any]
+) -> list[tuple[Any, ...]]:
+    return await (await connection.execute(statement, params)).fetchall()
 
 
 class _TakenBack(Exception):

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from tenure_server import errors
 from tenure_server.domain import TenantId
 from tenure_server.storage.postgres.pool import Database
+from tenure_server.storage.postgres.retention_lines import calling, draw_lines
 
 SETTLE: Final = 300.0
 """Seconds for which the rows of what has expired stay, hidden: a run that began before others came after its
@@ -34,7 +35,6 @@ FROM tenure.retention_policy AS x
 JOIN tenure.tenant AS t ON t.tenant_id = x.tenant_id
 WHERE t.deleted_at IS NULL
 """
-_DRAW: LiteralString = "SELECT tenure.draw_lines_1(%s, %s)"
 _NEXT: LiteralString = """
 SELECT e.thread_id, e.thread_key,
     (e.whole OR e.checkpoints > 0) AND e.ready <= now() - make_interval(secs => %s)
@@ -87,7 +87,7 @@ class PolicySweeping:
         return removed
 
     async def _draw_lines(self, tenant: TenantId, removed: Removed, stop: asyncio.Event) -> None:
-        await self._call(tenant, _DRAW, [tenant, self._settle])
+        await draw_lines(calling(self._database, tenant), tenant, self._settle)
 
     async def _sweep_threads(self, tenant: TenantId, removed: Removed, stop: asyncio.Event) -> None:
         for _ in range(_PAGES):

@@ -970,142 +970,187 @@ BEGIN
 END
 $$;
 
--- The next line of a policy for threads; null if it needs none. First by what is stored, which is cheap to add up, then
--- by what of that has expired anyway; what goes with a thread is told from the one that was written to longest ago on,
--- as far as that is needed.
-CREATE FUNCTION tenure.next_line_1(
-    p_tenant uuid,
-    p_policy tenure.retention_policy,
-    p_settle double precision,
-    OUT line_at timestamptz,
-    OUT line_name text
-)
+-- The policies whose lines are to be drawn: their max_bytes is less than all that the tenant stores, and their line has
+-- stood for p_settle seconds, or nothing behind it would ever have settled.
+CREATE FUNCTION tenure.lines_to_draw_1(p_tenant uuid, p_settle double precision)
+RETURNS TABLE (kind text, prefix text, max_bytes bigint, updated_at timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
-DECLARE
-    v_keys uuid[];
-    v_needed bigint;
-    v_gain bigint;
-    v_row record;
-BEGIN
-    SELECT array_agg(b.thread_key), sum(b.bytes) - p_policy.max_bytes INTO v_keys, v_needed
-    FROM (
-        SELECT h.thread_key, tenure.thread_bytes_1(p_tenant, h.thread_key) AS bytes
-        FROM tenure.thread_head AS h
-        CROSS JOIN LATERAL tenure.policy_of_1(p_tenant, 'threads', h.thread_id) AS x
-        WHERE x.prefix = p_policy.prefix
-            AND h.tenant_id = p_tenant -- wall:predicate
-    ) AS b;
-    FOR v_row IN
-        SELECT e.*, sum(e.expired) OVER () AS all_expired
-        FROM (
-            SELECT
-                h.thread_id,
-                h.thread_key,
-                tenure.last_written_1(p_tenant, h.thread_key, h.created_at, 'infinity') AS last,
-                tenure.expired_bytes_1(p_tenant, h.thread_key, NULL) AS expired
-            FROM tenure.thread_head AS h
-            WHERE h.thread_key = ANY (v_keys)
-                AND h.tenant_id = p_tenant -- wall:predicate
-                AND v_needed > 0
-        ) AS e
-        ORDER BY e.last, e.thread_id
-    LOOP
-        EXIT WHEN v_needed <= v_row.all_expired OR v_row.last > now() - make_interval(secs => p_settle);
-        v_gain := tenure.expired_bytes_1(p_tenant, v_row.thread_key, true) - v_row.expired;
-        IF v_gain > 0 THEN
-            line_at := v_row.last;
-            line_name := v_row.thread_id;
-            v_needed := v_needed - v_gain;
-        END IF;
-    END LOOP;
-END
-$$;
-
--- The same for items.
-CREATE FUNCTION tenure.next_item_line_1(
-    p_tenant uuid, p_policy tenure.retention_policy, OUT line_at timestamptz, OUT line_name text
-)
-LANGUAGE plpgsql STABLE AS $$
-#variable_conflict use_column
-BEGIN
-    IF p_policy.max_bytes >= (
-        SELECT coalesce(sum(i.bytes), 0)
-        FROM tenure.item AS i
-        WHERE true
-            AND i.tenant_id = p_tenant -- wall:predicate
-    ) + (
-        SELECT coalesce(sum(4::bigint * v.dims), 0)
-        FROM tenure.item_vector AS v
-        WHERE true
-            AND v.tenant_id = p_tenant -- wall:predicate
-    ) THEN
-        RETURN;
-    END IF;
-    SELECT l.updated_at, l.name INTO line_at, line_name
-    FROM (
-        SELECT b.updated_at, b.name,
-            sum(b.bytes) OVER (ORDER BY b.updated_at, b.name) AS gained,
-            sum(b.bytes) OVER () - p_policy.max_bytes AS needed
-        FROM (
-            SELECT i.updated_at, tenure.item_name_1(i.namespace, i.key) COLLATE "C" AS name,
-                i.bytes + tenure.vector_bytes_1(p_tenant, i.namespace, i.key) AS bytes
-            FROM tenure.item AS i
-            CROSS JOIN LATERAL tenure.policy_of_1(p_tenant, 'items', i.namespace) AS x
-            WHERE x.prefix = p_policy.prefix
-                AND i.tenant_id = p_tenant -- wall:predicate
-                AND NOT tenure.item_expired_1(p_tenant, i.namespace, i.key, i.updated_at)
-        ) AS b
-    ) AS l
-    WHERE l.needed > 0 AND l.gained >= l.needed
-    ORDER BY l.updated_at, l.name
-    LIMIT 1;
-END
-$$;
-
--- Draws the line of each policy with max_bytes: so far that what is left in front of it is no more than that. It takes
--- what was written to longest ago, nothing that was within p_settle seconds, and passes over what is kept anyway.
--- It never goes back, and goes on only p_settle seconds after it did: or nothing behind it would ever have settled.
-CREATE FUNCTION tenure.draw_lines_1(p_tenant uuid, p_settle double precision) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    v_policy tenure.retention_policy;
-    v_line record;
 BEGIN
     PERFORM set_config('app.tenant', p_tenant::text, true);
-    FOR v_policy IN
-        SELECT x.*
-        FROM tenure.retention_policy AS x
-        WHERE x.max_bytes < (
-                SELECT u.stored_bytes
-                FROM tenure.tenant_usage AS u
-                WHERE true
-                    AND u.tenant_id = p_tenant -- wall:predicate
-            )
-            AND x.tenant_id = p_tenant -- wall:predicate
-            AND (x.line_since <= now() - make_interval(secs => p_settle)) IS NOT FALSE
-        ORDER BY x.kind, x.prefix
+    RETURN QUERY
+    SELECT x.kind, x.prefix, x.max_bytes, x.updated_at
+    FROM tenure.retention_policy AS x
+    WHERE x.max_bytes < (
+            SELECT u.stored_bytes
+            FROM tenure.tenant_usage AS u
+            WHERE true
+                AND u.tenant_id = p_tenant -- wall:predicate
+        )
+        AND x.tenant_id = p_tenant -- wall:predicate
+        AND (x.line_since <= now() - make_interval(secs => p_settle)) IS NOT FALSE
+    ORDER BY x.kind, x.prefix;
+END
+$$;
+
+-- Of the next p_limit threads after one, in the range of a policy's prefix and beyond it, those that the policy is for.
+-- The last one is told anyway, without bytes if it is not one of them. Without p_gain what each has stored, which is
+-- cheap to add up; with it what of that has expired, and how much more would behind a line that goes through `last`,
+-- which is null for one that was written to within p_settle seconds.
+CREATE FUNCTION tenure.line_threads_1(
+    p_tenant uuid, p_prefix text, p_after text, p_limit int, p_gain boolean, p_settle double precision
+)
+RETURNS TABLE (thread_id text, bytes bigint, gain bigint, last timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+    v_row record;
+BEGIN
+    PERFORM set_config('app.tenant', p_tenant::text, true);
+    FOR v_row IN
+        SELECT k.*, lead(k.thread_id) OVER (ORDER BY k.thread_id) IS NULL AS is_last
+        FROM (
+            SELECT h.thread_id, h.thread_key, h.created_at
+            FROM tenure.thread_head AS h
+            WHERE h.thread_id > p_after
+                AND h.thread_id >= p_prefix
+                AND h.tenant_id = p_tenant -- wall:predicate
+            ORDER BY h.thread_id
+            LIMIT p_limit
+        ) AS k
+        ORDER BY k.thread_id
     LOOP
-        IF v_policy.kind = 'threads' THEN
-            SELECT * INTO v_line FROM tenure.next_line_1(p_tenant, v_policy, p_settle);
-        ELSE
-            SELECT * INTO v_line FROM tenure.next_item_line_1(p_tenant, v_policy);
+        thread_id := v_row.thread_id;
+        bytes := NULL;
+        gain := NULL;
+        last := NULL;
+        IF (SELECT x.prefix FROM tenure.policy_of_1(p_tenant, 'threads', v_row.thread_id) AS x) = p_prefix THEN
+            IF p_gain THEN
+                bytes := tenure.expired_bytes_1(p_tenant, v_row.thread_key, NULL);
+                last := tenure.last_written_1(p_tenant, v_row.thread_key, v_row.created_at, 'infinity');
+                IF last <= now() - make_interval(secs => p_settle) THEN
+                    gain := tenure.expired_bytes_1(p_tenant, v_row.thread_key, true) - bytes;
+                ELSE
+                    last := NULL;
+                END IF;
+            ELSE
+                bytes := tenure.thread_bytes_1(p_tenant, v_row.thread_key);
+            END IF;
         END IF;
-        CONTINUE WHEN v_line.line_at IS NULL;
-        UPDATE tenure.retention_policy AS x
-        SET line_at = v_line.line_at,
-            line_name = v_line.line_name,
-            line_since = clock_timestamp(),
-            settled_at = x.line_at,
-            settled_name = x.line_name
-        WHERE x.kind = v_policy.kind
-            AND x.prefix = v_policy.prefix
-            AND x.tenant_id = p_tenant -- wall:predicate
-            -- One that was set meanwhile is another, and this is not its line.
-            AND x.updated_at = v_policy.updated_at
-            AND x.max_bytes = v_policy.max_bytes
-            AND ((x.line_at, x.line_name) < (v_line.line_at, v_line.line_name COLLATE "C")) IS NOT FALSE;
+        IF bytes IS NOT NULL OR v_row.is_last THEN
+            RETURN NEXT;
+        END IF;
     END LOOP;
+END
+$$;
+
+-- What the next p_limit items after one, from a prefix on, have stored with their vectors, whoever they belong to: cheap,
+-- and no less than what a policy of that prefix is for. The last one is told, null if there was none.
+CREATE FUNCTION tenure.stored_items_1(
+    p_tenant uuid, p_prefix text, p_after_namespace text, p_after_key text, p_limit int,
+    OUT namespace text, OUT key text, OUT bytes bigint
+)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('app.tenant', p_tenant::text, true);
+    SELECT
+        (array_agg(n.namespace ORDER BY n.namespace DESC, n.key DESC))[1],
+        (array_agg(n.key ORDER BY n.namespace DESC, n.key DESC))[1],
+        coalesce(sum(n.bytes), 0)
+    INTO namespace, key, bytes
+    FROM (
+        SELECT i.namespace, i.key, i.bytes
+        FROM tenure.item AS i
+        WHERE (i.namespace, i.key) > (p_after_namespace, p_after_key)
+            AND i.namespace >= p_prefix
+            AND i.tenant_id = p_tenant -- wall:predicate
+        ORDER BY i.namespace, i.key
+        LIMIT p_limit
+    ) AS n;
+    bytes := bytes + (
+        SELECT coalesce(sum(4::bigint * v.dims), 0)
+        FROM tenure.item_vector AS v
+        WHERE (v.namespace, v.key) > (p_after_namespace, p_after_key)
+            AND (v.namespace, v.key) <= (stored_items_1.namespace, stored_items_1.key)
+            AND v.namespace >= p_prefix
+            AND v.tenant_id = p_tenant -- wall:predicate
+    );
+END
+$$;
+
+-- Of the next p_limit items after one those that a policy is for and that have not expired, as line_threads_1 has
+-- threads: with all their bytes, without a time if a hold keeps them.
+CREATE FUNCTION tenure.line_items_1(
+    p_tenant uuid, p_prefix text, p_after_namespace text, p_after_key text, p_limit int
+)
+RETURNS TABLE (namespace text, key text, name text, bytes bigint, last timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('app.tenant', p_tenant::text, true);
+    RETURN QUERY
+    SELECT
+        n.namespace,
+        n.key,
+        tenure.item_name_1(n.namespace, n.key),
+        CASE
+            WHEN n.is_covered THEN n.bytes + tenure.vector_bytes_1(p_tenant, n.namespace, n.key)
+            ELSE 0
+        END,
+        CASE
+            WHEN n.is_covered AND NOT tenure.is_held_1(p_tenant, 'items', n.namespace) THEN n.updated_at
+        END
+    FROM (
+        SELECT
+            k.*,
+            lead(k.key) OVER (ORDER BY k.namespace, k.key) IS NULL AS is_last,
+            NOT tenure.item_expired_1(p_tenant, k.namespace, k.key, k.updated_at) AND EXISTS (
+                SELECT
+                FROM tenure.policy_of_1(p_tenant, 'items', k.namespace) AS x
+                WHERE x.prefix = p_prefix
+            ) AS is_covered
+        FROM (
+            SELECT i.namespace, i.key, i.bytes, i.updated_at
+            FROM tenure.item AS i
+            WHERE (i.namespace, i.key) > (p_after_namespace, p_after_key)
+                AND i.namespace >= p_prefix
+                AND i.tenant_id = p_tenant -- wall:predicate
+            ORDER BY i.namespace, i.key
+            LIMIT p_limit
+        ) AS k
+    ) AS n
+    WHERE n.is_covered OR n.is_last
+    ORDER BY n.namespace, n.key;
+END
+$$;
+
+-- Moves the line of a policy, unless that was set anew meanwhile; it never goes back.
+CREATE FUNCTION tenure.move_line_1(
+    p_tenant uuid,
+    p_kind text,
+    p_prefix text,
+    p_max_bytes bigint,
+    p_updated timestamptz,
+    p_line_at timestamptz,
+    p_line_name text
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM set_config('app.tenant', p_tenant::text, true);
+    UPDATE tenure.retention_policy AS x
+    SET line_at = p_line_at,
+        line_name = p_line_name,
+        line_since = clock_timestamp(),
+        settled_at = x.line_at,
+        settled_name = x.line_name
+    WHERE x.kind = p_kind
+        AND x.prefix = p_prefix
+        AND x.tenant_id = p_tenant -- wall:predicate
+        AND x.updated_at = p_updated
+        AND x.max_bytes = p_max_bytes
+        AND ((x.line_at, x.line_name) < (p_line_at, p_line_name COLLATE "C")) IS NOT FALSE;
 END
 $$;
 
@@ -1115,8 +1160,8 @@ REVOKE ALL ON FUNCTION
     tenure.is_hidden_1, tenure.has_policies_1, tenure.remember_expired_now_1, tenure.keep_held_1,
     tenure.keep_held_tenant_1, tenure.keep_held_items_1, tenure.freed_bytes_1, tenure.expired_threads_1,
     tenure.sweep_thread_1, tenure.item_expired_1, tenure.item_name_1, tenure.expired_items_1,
-    tenure.vector_bytes_1, tenure.sweep_items_1, tenure.expired_bytes_1, tenure.next_line_1,
-    tenure.next_item_line_1, tenure.draw_lines_1
+    tenure.vector_bytes_1, tenure.sweep_items_1, tenure.expired_bytes_1,
+    tenure.lines_to_draw_1, tenure.line_threads_1, tenure.stored_items_1, tenure.line_items_1, tenure.move_line_1
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     tenure.holds_lock_1, tenure.covers_1, tenure.policy_of_1, tenure.is_held_1, tenure.refuse_held_1,
@@ -1124,7 +1169,7 @@ GRANT EXECUTE ON FUNCTION
     tenure.is_hidden_1, tenure.has_policies_1, tenure.remember_expired_now_1, tenure.freed_bytes_1,
     tenure.expired_threads_1, tenure.sweep_thread_1, tenure.item_expired_1, tenure.item_name_1,
     tenure.expired_items_1, tenure.vector_bytes_1, tenure.sweep_items_1, tenure.expired_bytes_1,
-    tenure.next_line_1, tenure.next_item_line_1, tenure.draw_lines_1
+    tenure.lines_to_draw_1, tenure.line_threads_1, tenure.stored_items_1, tenure.line_items_1, tenure.move_line_1
 TO tenure_app;
 -- What the triggers ask when tenure_ops removes rows.
 GRANT EXECUTE ON FUNCTION tenure.holds_lock_1, tenure.covers_1, tenure.is_held_1, tenure.refuse_held_1 TO tenure_ops;
