@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, LiteralString
 
 import pytest
 from tenure_server.retention import Hold, Items
@@ -13,6 +14,7 @@ from tests.storage.item_tenant import put as put_item
 from tests.storage.retained import HOUR, Retained, opened
 from tests.storage.tenant import put
 
+SETTLE = 300.0
 BODY = {"c": b"x" * 1000}
 
 
@@ -71,6 +73,24 @@ async def test_a_policy_of_a_namespace_looks_at_its_items_only(kept: Retained) -
     assert sorted(await kept.items.keys()) == ["a", "c", "e", "f"]
 
 
+async def test_items_with_a_policy_of_their_own_are_passed_over(kept: Retained) -> None:
+    for at, (ns, key) in enumerate([(("n", "z"), "a"), (("n",), "b"), (("n", "m"), "c"), (("n", "z"), "d")]):
+        await kept.items.write(put_item(key, ns=ns))
+        await kept.age_items((100 - at) * HOUR, key)
+    each = (await kept.used())[0] // 4
+    await kept.policy(Items(("n", "m")), item_ttl=1000 * HOUR)
+    await kept.policy(Items(("n",)), max_bytes=2 * each)
+    assert sorted(await kept.items.keys()) == ["b", "c", "d"]
+
+
+async def test_vectors_count_as_well(kept: Retained) -> None:
+    for key in "ab":
+        await kept.items.write(put_item(key, vectors=[(1.0, float(n)) for n in range(50)]))
+    await kept.age_items(HOUR, "a")
+    await kept.policy(Items(), max_bytes=(await kept.used())[0] // 2)
+    assert await kept.items.keys() == ["b"]
+
+
 async def test_items_under_a_hold_count_and_others_go_in_their_stead(kept: Retained) -> None:
     each = await store_items(kept, ("held", "a"), ("held", "b"), ("n", "c"), ("n", "d"))
     await kept.retention.hold(kept.id, Hold(Items(("held",))))
@@ -102,7 +122,7 @@ async def test_what_is_within_the_limit_is_not_looked_at_further(
     each = await store_items(kept, ("n", "a"), ("n", "b"))
     asked = []
 
-    async def call(statement: str, params: list[object]) -> list[tuple[object, ...]]:
+    async def call(statement: LiteralString, params: list[Any]) -> Sequence[tuple[Any, ...]]:
         asked.append(statement)
         return await plain(statement, params)
 
@@ -111,3 +131,47 @@ async def test_what_is_within_the_limit_is_not_looked_at_further(
     await retention_lines.draw_lines(call, kept.id, 0.0)
     assert asked
     assert retention_lines._ITEMS not in asked
+
+
+async def test_a_line_waits_until_what_lies_behind_it_has_settled(kept: Retained) -> None:
+    each = await store_threads(kept, "a", "b")
+    await kept.policy(max_bytes=each)
+    await kept.agent.write(put("c", "1", new=BODY))
+    await kept.age("c", HOUR)
+    await kept.sweep(SETTLE)
+    assert await kept.agent.threads() == ["b", "c"]
+    await kept.age_policies(HOUR)
+    await kept.sweep(SETTLE)
+    assert await kept.agent.threads() == ["c"]
+
+
+async def test_a_line_that_somebody_else_drew_further_stays(kept: Retained) -> None:
+    each = await store_threads(kept, *"abc")
+    await kept.policy(max_bytes=3 * each)
+    await kept.execute(
+        "UPDATE tenure.retention_policy SET max_bytes = %s WHERE tenant_id = %s", [each, kept.id]
+    )
+    plain = retention_lines.calling(kept.sessions, kept.id)
+
+    async def late(statement: LiteralString, params: list[Any]) -> Sequence[tuple[Any, ...]]:
+        if statement is retention_lines._MOVE:
+            await retention_lines.draw_lines(plain, kept.id, 0.0)
+            params = [*params[:-2], *(await first_of(kept, "a"))]
+        return await plain(statement, params)
+
+    await retention_lines.draw_lines(late, kept.id, 0.0)
+    assert await kept.agent.threads() == ["c"]
+
+
+async def first_of(kept: Retained, thread: str) -> tuple[Any, ...]:
+    """Return what a line through a thread would be."""
+    (found,) = await kept.execute(
+        """
+        SELECT max(c.created_at), h.thread_id
+        FROM tenure.thread_head AS h JOIN tenure.checkpoint AS c USING (tenant_id, thread_key)
+        WHERE h.tenant_id = %s AND h.thread_id = %s
+        GROUP BY h.thread_id
+        """,
+        [kept.id, thread],
+    )
+    return found

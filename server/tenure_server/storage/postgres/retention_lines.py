@@ -34,7 +34,7 @@ _ITEMS: LiteralString = (
     "SELECT namespace, key, name, bytes, last FROM tenure.line_items_1(%s, %s, %s, %s, %s)"
 )
 _STORED: LiteralString = "SELECT namespace, key, bytes FROM tenure.stored_items_1(%s, %s, %s, %s, %s)"
-_MOVE: LiteralString = "SELECT tenure.move_line_1(%s, %s, %s, %s, %s, %s, %s)"
+_MOVE: LiteralString = "SELECT tenure.move_line_1(%s, %s, %s, %s, %s, %s)"
 
 
 class _Line(NamedTuple):
@@ -52,7 +52,7 @@ async def draw_lines(call: Call, tenant: TenantId, settle: float) -> None:
         else:
             line = await _line_of_items(call, tenant, prefix, max_bytes)
         if line is not None:
-            await call(_MOVE, [tenant, kind, prefix, max_bytes, updated_at, *line])
+            await call(_MOVE, [tenant, kind, prefix, updated_at, *line])
 
 
 def calling(database: Database, tenant: TenantId) -> Call:

@@ -1130,7 +1130,6 @@ CREATE FUNCTION tenure.move_line_1(
     p_tenant uuid,
     p_kind text,
     p_prefix text,
-    p_max_bytes bigint,
     p_updated timestamptz,
     p_line_at timestamptz,
     p_line_name text
@@ -1149,7 +1148,6 @@ BEGIN
         AND x.prefix = p_prefix
         AND x.tenant_id = p_tenant -- wall:predicate
         AND x.updated_at = p_updated
-        AND x.max_bytes = p_max_bytes
         AND ((x.line_at, x.line_name) < (p_line_at, p_line_name COLLATE "C")) IS NOT FALSE;
 END
 $$;
