@@ -108,6 +108,19 @@ async def test_a_pending_write_is_something_that_was_stored(kept: Retained) -> N
     assert (await kept.agent.one("t")).values == VALUES
 
 
+async def test_what_another_rule_hides_comes_back_with_that_rule_once_the_thread_was_written_to(
+    kept: Retained,
+) -> None:
+    await chain(kept, "t", "1", "2")
+    await kept.age("t", 2 * DAY)
+    await kept.agent.write(put_writes("t", "2", Write("__resume__")))
+    await kept.policy(max_idle=DAY, keep_last=1)
+    assert await kept.steps("t") == ["2"]
+    await kept.agent.write(put("t", "3"))
+    await kept.policy(max_idle=DAY)
+    assert await kept.steps("t") == ["1", "2", "3"], "only what is over is remembered"
+
+
 async def test_a_write_that_replaces_another_is_looked_at_with_what_it_replaces(kept: Retained) -> None:
     resume, other = Write("__resume__", idx=-4), Write("__interrupt__", idx=-3)
     await first(kept)
