@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import AsyncIterator
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -38,7 +39,7 @@ def _cosine(one: list[float], other: list[float]) -> float:
 def _ask_the_index(database: Database, above: int) -> None:
     """Let searches use an index from so many vectors on."""
     with psycopg.connect(database.admin_url) as admin:
-        row = admin.execute("SELECT pg_get_functiondef('tenure.nearest_items_1'::regproc)").fetchone()
+        row = admin.execute("SELECT pg_get_functiondef('tenure.nearest_items_2'::regproc)").fetchone()
         assert row is not None
         few = row[0].replace("> 2000", f"> {above}").replace("LIMIT 2001", f"LIMIT {above + 1}")
         assert few != row[0]
@@ -102,7 +103,7 @@ async def test_the_index_is_used_where_there_are_many_vectors(tenant: Tenant, da
         before = _uses(database)
         app.execute("SELECT set_config('app.tenant', %s, false)", [str(tenant.id)])
         app.execute(
-            "SELECT FROM tenure.nearest_items_1(%s, '{ns}', '{nt}', NULL, NULL, %s::real[], 5)",
+            "SELECT FROM tenure.nearest_items_2(%s, '{ns}', '{nt}', NULL, NULL, %s::real[], 5)",
             [tenant.id, _vectors(1)[0]],
         )
         app.execute("SELECT pg_stat_force_next_flush()")
@@ -110,7 +111,21 @@ async def test_the_index_is_used_where_there_are_many_vectors(tenant: Tenant, da
     assert _uses(database) > before
 
 
-async def test_the_index_finds_nothing_that_has_expired(tenant: Tenant, database: Database) -> None:
+@pytest.mark.parametrize(
+    "expire",
+    [
+        ["UPDATE tenure.item SET expires_at = now() - interval '1 second' WHERE key = ANY (%(keys)s)"],
+        [
+            "UPDATE tenure.item SET updated_at = now() - interval '2 days' WHERE key = ANY (%(keys)s)",
+            "INSERT INTO tenure.retention_policy (tenant_id, kind, prefix, item_ttl)"
+            " VALUES (%(tenant)s, 'items', '', interval '1 day')",
+        ],
+    ],
+    ids=["by its own time", "by policy"],
+)
+async def test_the_index_finds_nothing_that_has_expired(
+    tenant: Tenant, database: Database, expire: list[LiteralString]
+) -> None:
     if not _has_index(database):
         pytest.skip("this Postgres has no pgvector 0.8")
     vectors = await _fill(tenant)
@@ -118,9 +133,8 @@ async def test_the_index_finds_nothing_that_has_expired(tenant: Tenant, database
     nearest = sorted(range(MANY), key=lambda number: -_cosine(query, vectors[number]))
     expired = [f"{number}" for number in nearest[:30:2]]
     with psycopg.connect(database.admin_url) as admin:
-        admin.execute(
-            "UPDATE tenure.item SET expires_at = now() - interval '1 second' WHERE key = ANY (%s)", [expired]
-        )
+        for statement in expire:
+            admin.execute(statement, {"tenant": tenant.id, "keys": expired})
     _ask_the_index(database, above=20)
 
     found = await tenant.found(search(vector=query, limit=10), index=INDEX)

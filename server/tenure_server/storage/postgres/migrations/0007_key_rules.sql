@@ -2,25 +2,6 @@
 
 ALTER TABLE tenure.api_key ADD COLUMN rules text[] NOT NULL DEFAULT '{}';
 
--- Returns a key of a tenant that is not suspended.
-CREATE FUNCTION tenure.find_key_2(p_tenant uuid, p_key_id text)
-RETURNS TABLE (digest bytea, scopes text[], rules text[], expires_at timestamptz, revoked_at timestamptz)
-LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
-#variable_conflict use_column
-BEGIN
-    PERFORM set_config('app.tenant', p_tenant::text, true);
-    RETURN QUERY
-    SELECT k.digest, k.scopes, k.rules, k.expires_at, k.revoked_at
-    FROM tenure.api_key AS k
-    JOIN tenure.tenant AS t
-        ON t.tenant_id = k.tenant_id
-        AND t.tenant_id = p_tenant -- wall:predicate
-    WHERE k.key_id = p_key_id
-        AND k.tenant_id = p_tenant -- wall:predicate
-        AND t.suspended_at IS NULL;
-END
-$$;
-
 -- For servers that know no rules, and would let a limited key do everything: they do not find it.
 CREATE OR REPLACE FUNCTION tenure.find_key_1(p_tenant uuid, p_key_id text)
 RETURNS TABLE (digest bytea, scopes text[], expires_at timestamptz, revoked_at timestamptz)
@@ -40,6 +21,3 @@ BEGIN
         AND t.suspended_at IS NULL;
 END
 $$;
-
-REVOKE ALL ON FUNCTION tenure.find_key_2 FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tenure.find_key_2 TO tenure_app;

@@ -326,7 +326,7 @@ BEGIN
 END
 $$;
 
--- Applies puts and pending writes: write_batch_2 that counts, and that keeps writers off who are not, or no
+-- Applies puts and pending writes, counts, and keeps writers off who are not, or no
 -- longer, a thread's only one.
 --
 -- Threads come in bytewise order, those with a put apart from those with pending writes only. All numbers
@@ -1162,77 +1162,9 @@ BEGIN
 END
 $$;
 
--- What older servers call. They name no lease and expect nothing, and would not know what `stale` means: a batch
+-- What servers of 0.1.0 call. They name no lease and expect nothing, and would not know what `stale` means: a batch
 -- with such a mutation fails by 54TQ2, which they take for "program limit exceeded", and halve it until the one
 -- that is refused is alone.
-CREATE OR REPLACE FUNCTION tenure.write_batch_2(
-    p_tenant uuid,
-    p_timeout_ms int,
-    p_wait boolean,
-    p_put_threads text[],
-    p_write_threads text[],
-    p_put_thread int[],
-    p_put_ns text[],
-    p_put_ns_hash bytea[],
-    p_put_id text[],
-    p_put_parent text[],
-    p_put_body_type text[],
-    p_put_body bytea[],
-    p_put_metadata text[],
-    p_put_filterable text[],
-    p_put_run text[],
-    p_put_format int[],
-    p_put_versions text[],
-    p_value_put int[],
-    p_value_channel text[],
-    p_value_version text[],
-    p_value_type text[],
-    p_value_digest bytea[],
-    p_value_data bytea[],
-    p_edit_value int[],
-    p_edit_base_version text[],
-    p_edit_base_digest bytea[],
-    p_edit_keep_first int[],
-    p_edit_keep_last int[],
-    p_edit_entries bytea[],
-    p_chunk_value int[],
-    p_chunk_id bytea[],
-    p_chunk_data bytea[],
-    p_write_thread int[],
-    p_write_ns_hash bytea[],
-    p_write_checkpoint text[],
-    p_write_task text[],
-    p_write_idx int[],
-    p_write_path text[],
-    p_write_channel text[],
-    p_write_type text[],
-    p_write_data bytea[],
-    OUT busy int[],
-    OUT missing int[],
-    OUT conflicts bigint
-)
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    v_stale boolean;
-BEGIN
-    SELECT w.busy, w.missing, w.conflicts, coalesce(w.stale, w.stale_puts) IS NOT NULL
-    INTO busy, missing, conflicts, v_stale
-    FROM tenure.write_batch_3(
-        p_tenant, p_timeout_ms, p_wait, p_put_threads, p_write_threads, p_put_thread, p_put_ns, p_put_ns_hash,
-        p_put_id, p_put_parent, p_put_body_type, p_put_body, p_put_metadata, p_put_filterable, p_put_run,
-        p_put_format, p_put_versions, p_value_put, p_value_channel, p_value_version, p_value_type,
-        p_value_digest, p_value_data, p_edit_value, p_edit_base_version, p_edit_base_digest, p_edit_keep_first,
-        p_edit_keep_last, p_edit_entries, p_chunk_value, p_chunk_id, p_chunk_data, p_write_thread,
-        p_write_ns_hash, p_write_checkpoint, p_write_task, p_write_idx, p_write_path, p_write_channel,
-        p_write_type, p_write_data, '{}', '{}', '{}'
-    ) AS w;
-    IF v_stale THEN
-        RAISE EXCEPTION 'the thread has another writer, which this server does not know: upgrade it'
-            USING ERRCODE = '54TQ2';
-    END IF;
-END
-$$;
-
 CREATE OR REPLACE FUNCTION tenure.write_batch_1(
     p_tenant uuid,
     p_timeout_ms int,
@@ -1282,16 +1214,22 @@ DECLARE
         FROM unnest(p_value_thread, p_value_ns_hash) WITH ORDINALITY AS v (thread, ns_hash, number)
         ORDER BY v.number
     );
+    v_stale boolean;
 BEGIN
-    SELECT w.busy, w.conflicts INTO busy, conflicts
-    FROM tenure.write_batch_2(
+    SELECT w.busy, w.conflicts, coalesce(w.stale, w.stale_puts) IS NOT NULL
+    INTO busy, conflicts, v_stale
+    FROM tenure.write_batch_3(
         p_tenant, p_timeout_ms, p_wait, p_put_threads, p_write_threads, p_put_thread, p_put_ns, p_put_ns_hash,
         p_put_id, p_put_parent, p_put_body_type, p_put_body, p_put_metadata, p_put_filterable, p_put_run,
         p_put_format, p_put_versions, v_value_put, p_value_channel, p_value_version, p_value_type,
         p_value_digest, p_value_data, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', p_write_thread,
         p_write_ns_hash, p_write_checkpoint, p_write_task, p_write_idx, p_write_path, p_write_channel,
-        p_write_type, p_write_data
+        p_write_type, p_write_data, '{}', '{}', '{}'
     ) AS w;
+    IF v_stale THEN
+        RAISE EXCEPTION 'the thread has another writer, which this server does not know: upgrade it'
+            USING ERRCODE = '54TQ2';
+    END IF;
 END
 $$;
 
@@ -1570,8 +1508,18 @@ BEGIN
 END
 $$;
 
--- Applies groups of writes; see 0006_items.sql.
-CREATE OR REPLACE FUNCTION tenure.write_items_1(
+-- Applies groups of writes.
+--
+-- Groups and writes count from 1. No two groups have the same operation, within a group no key is written
+-- twice, and no key is written after another group has deleted it (the caller sees to all three). Of several
+-- writes to one key the last counts, its place is that of the first; `p_distinct` = there are none such.
+-- `p_group_index` is 1 for groups with vectors, which are all made with one index. `p_flags` of a write: 1 =
+-- jsonb would not give its value back, 2 = it has vectors, 4 = it is a put and no delete. `p_paths` are JSON
+-- arrays; they, `p_ttl` and `p_text` are empty if all would be null.
+--
+-- `mismatched` names the groups whose operation came before with another digest, `refused` those whose vectors
+-- are made with another index than the stored one, which is in `dims` and `embedder`; neither is applied.
+CREATE FUNCTION tenure.write_items_1(
     p_tenant uuid,
     p_timeout_ms int,
     p_operation bytea[],
@@ -1904,8 +1852,9 @@ BEGIN
 END
 $$;
 
--- Stores vectors of items; see 0006_items.sql.
-CREATE OR REPLACE FUNCTION tenure.put_vectors_1(
+-- Stores vectors of items that have not been put since p_updated, in microseconds since the epoch: 'ok',
+-- 'mismatch' or 'refused', with the stored index then. Items count from 1, each comes once and they are sorted.
+CREATE FUNCTION tenure.put_vectors_1(
     p_tenant uuid,
     p_timeout_ms int,
     p_operation bytea,
@@ -1993,8 +1942,9 @@ BEGIN
 END
 $$;
 
--- Changes the tenant's index; see 0006_items.sql.
-CREATE OR REPLACE FUNCTION tenure.set_item_index_1(
+-- Changes the tenant's index and forgets the vectors made with another one. Returns how many items wait to be
+-- embedded, or 'mismatch'.
+CREATE FUNCTION tenure.set_item_index_1(
     p_tenant uuid,
     p_timeout_ms int,
     p_operation bytea,
@@ -2034,7 +1984,7 @@ BEGIN
             AND i.tenant_id = p_tenant -- wall:predicate
             AND i.index_paths IS DISTINCT FROM '{}';
     END IF;
-    SELECT x.waiting::text INTO v_answer FROM tenure.item_index_1(p_tenant) AS x;
+    SELECT x.waiting::text INTO v_answer FROM tenure.item_index_2(p_tenant) AS x;
     PERFORM tenure.finish_operation_1(p_tenant, p_operation, '', v_answer);
     PERFORM tenure.add_usage_1(p_tenant, -v_removed, 0, 0);
     RETURN v_answer;
@@ -2190,12 +2140,13 @@ CREATE POLICY only_counted ON tenure.pending_write AS RESTRICTIVE FOR DELETE TO 
 REVOKE ALL ON FUNCTION
     tenure.add_usage_1, tenure.refuse_1, tenure.check_checkpoints_1, tenure.check_value_1,
     tenure.recipe_bytes_1, tenure.thread_bytes_1, tenure.recount_usage_1, tenure.repair_usage_1,
-    tenure.write_batch_3, tenure.growth_1, tenure.items_growth_1, tenure.expire_items_1, tenure.drop_orphans_1
+    tenure.write_batch_3, tenure.growth_1, tenure.write_items_1, tenure.items_growth_1, tenure.put_vectors_1,
+    tenure.set_item_index_1, tenure.expire_items_1, tenure.drop_orphans_1
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     tenure.add_usage_1, tenure.refuse_1, tenure.check_checkpoints_1, tenure.check_value_1,
     tenure.recipe_bytes_1, tenure.thread_bytes_1, tenure.recount_usage_1, tenure.write_batch_3,
-    tenure.growth_1, tenure.items_growth_1
+    tenure.growth_1, tenure.write_items_1, tenure.items_growth_1, tenure.put_vectors_1, tenure.set_item_index_1
 TO tenure_app;
 GRANT EXECUTE ON FUNCTION
     tenure.add_usage_1, tenure.refuse_1, tenure.thread_bytes_1, tenure.recount_usage_1,

@@ -1,5 +1,4 @@
--- Reads that leave out what has expired by policy, see 0012_retention.sql: for tenants without policies, and otherwise,
--- those of 0003_read.sql, 0005_chunks.sql and 0006_items.sql.
+-- Reads that leave out what has expired by policy, see 0012_retention.sql. A tenant without policies pays one look.
 
 -- Returns the checkpoints that exist, `position` counting the refs from 1; a null id names the latest.
 -- Whole values that are no larger than p_inline_bytes come along, v_data is null for the others; of values in
@@ -1237,6 +1236,26 @@ BEGIN
         AND (v_free OR NOT tenure.item_expired_1(p_tenant, i.namespace, i.key, i.updated_at))
     ORDER BY i.namespace, i.key
     LIMIT p_limit;
+END
+$$;
+
+-- What servers of 0.1.0 call, with the error of only_whole_1.
+CREATE OR REPLACE FUNCTION tenure.channel_history_1(
+    p_tenant uuid,
+    p_thread text,
+    p_ns text,
+    p_ns_hash bytea,
+    p_id text,
+    p_channels text[]
+)
+RETURNS TABLE (channel text, task_id text, type text, data bytea)
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT h.channel, h.task_id, h.type, h.data
+    FROM tenure.channel_history_3(p_tenant, p_thread, p_ns, p_ns_hash, p_id, p_channels) AS h
+    WHERE tenure.only_whole_1(ARRAY[h.recipe]);
 END
 $$;
 
