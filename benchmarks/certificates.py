@@ -6,6 +6,11 @@ import datetime
 import ipaddress
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
     """Write a certificate for 127.0.0.1 and its key, or find those written before.
@@ -16,12 +21,6 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     certificate_file, key_file = folder / "server.crt", folder / "server.key"
     if certificate_file.exists():
         return certificate_file, key_file
-    # Of the `bench` extra: imported only when TLS is measured.
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "benchmark")])
     now = datetime.datetime.now(datetime.UTC)

@@ -59,6 +59,7 @@ class _Batches:
         self._ids = itertools.count(1)
         self._waiting: dict[int, OnAnswer] = {}
         self._lock = threading.Lock()
+        self._why = "the session has ended"
         self.ended = False
 
     def __bool__(self) -> bool:
@@ -67,7 +68,8 @@ class _Batches:
     def add(self, request: pb.SessionRequest, on_answer: OnAnswer) -> None:
         with self._lock:
             if self.ended:
-                raise Unavailable("the session has ended")
+                # For whoever tries until its time is over: why nothing came of it.
+                raise Unavailable(self._why)
             request.call_id = next(self._ids)
             self._waiting[request.call_id] = on_answer
 
@@ -83,6 +85,7 @@ class _Batches:
     def end(self, error: TenureError) -> None:
         with self._lock:
             self.ended = True
+            self._why = error.message
             lost, self._waiting = list(self._waiting.values()), {}
         for on_answer in lost:
             on_answer(error)

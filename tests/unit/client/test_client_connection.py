@@ -182,13 +182,16 @@ async def test_silence_leaves_a_change_unknown_and_a_read_undone(
     assert 0 < server.seen[0].operation.timeout_ms < 200
 
 
+@pytest.mark.parametrize("call", [("delete_thread", "t"), ("get_tuple", CONFIG)], ids=["unary", "session"])
 @pytest.mark.parametrize("colour", [Blocking, Awaiting])
-async def test_where_nobody_listens_nothing_was_changed(colour: type[Blocking]) -> None:
+async def test_where_nobody_listens_nothing_was_changed(
+    colour: type[Blocking], call: tuple[str, Any]
+) -> None:
     with scripted.running() as gone:
         pass
     async with TenureSaver(gone.target, api_key=KEY, timeout=0.3) as saver:
         with pytest.raises(Unavailable, match="cannot reach the server") as raised:
-            await colour(saver)("delete_thread", "t")
+            await colour(saver)(*call)
 
     assert KEY not in str(raised.value)
 
