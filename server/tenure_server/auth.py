@@ -24,6 +24,7 @@ _WRITERS = "/tenure.v1.WriterService/"
 _RETENTION = "/tenure.v1.RetentionService/"
 ANY: Final[frozenset[Scope]] = frozenset()
 _READ, _WRITE = frozenset({Scope.READ}), frozenset({Scope.WRITE})
+_EITHER = _READ | _WRITE
 _OPERATOR = frozenset({Scope.OPERATOR})
 _ADMINS = frozenset({Scope.ADMIN, Scope.OPERATOR})
 
@@ -43,8 +44,8 @@ RULES: Final[dict[str, frozenset[Scope]]] = {
     _SERVICE + "AcquireLease": _WRITE,
     _SERVICE + "RenewLease": _WRITE,
     _SERVICE + "ReleaseLease": _WRITE,
-    _STORE + "Batch": _READ,
-    _STORE + "BatchSliced": _READ,
+    _STORE + "Batch": _EITHER,
+    _STORE + "BatchSliced": _EITHER,
     _STORE + "GetIndex": _READ,
     _STORE + "SetIndex": frozenset({Scope.ADMIN}),
     _STORE + "ListUnembedded": _READ,
@@ -84,8 +85,8 @@ RULES: Final[dict[str, frozenset[Scope]]] = {
     _RETENTION + "Release": _ADMINS,
 }
 """The scopes of which each RPC needs one, ANY = any key of a tenant. An RPC without a rule is refused; a test
-compares this table with the protocol. (CVE-2026-104873: decorators on handlers silently missed some.) A group
-of a store batch that writes needs `write`, too; its service checks that, since the group fails alone.
+compares this table with the protocol. (CVE-2026-104873: decorators on handlers silently missed some.) Of a
+store batch each group needs the scope for what it does; its service checks that, since the group fails alone.
 AdminService checks that an admin names no tenant but its own."""
 
 RULED: Final = frozenset(

@@ -194,6 +194,42 @@ def test_an_index_is_not_changed_without_the_scope(stack: Stack, store: TenureSt
         store.rebuild_index()
 
 
+def test_a_key_that_may_only_write_puts_and_finds_nothing(
+    stack: Stack, tenant: TenantHandle, store: TenureStore
+) -> None:
+    writer = stack.new_key(tenant, scopes=("write",))
+    with TenureStore(stack.target, api_key=writer, index=INDEX) as blind:
+        blind.put(("a",), "short", {"text": "put"})
+        blind.put(("a",), "long", {"text": "put", "rest": "x" * 3_000_000})
+        blind.delete(("a",), "nothing")
+        for read in (
+            lambda: blind.get(("a",), "short"),
+            lambda: blind.search(("a",)),
+            lambda: blind.search(("a",), query="put"),
+            blind.list_namespaces,
+        ):
+            with pytest.raises(errors.PermissionDenied):
+                read()
+    assert {item.key for item in store.search(("a",))} == {"short", "long"}
+
+
+def test_a_key_that_may_only_read_finds_and_puts_nothing(
+    stack: Stack, tenant: TenantHandle, store: TenureStore
+) -> None:
+    store.put(("a",), "k", {"text": "put"})
+    reader = stack.new_key(tenant, scopes=("read",))
+    with TenureStore(stack.target, api_key=reader, index=INDEX) as reading:
+        assert reading.get(("a",), "k") is not None
+        for write in (
+            lambda: reading.put(("a",), "k", {}),
+            lambda: reading.put(("a",), "k", {"rest": "x" * 3_000_000}),
+            lambda: reading.delete(("a",), "k"),
+        ):
+            with pytest.raises(errors.PermissionDenied):
+                write()
+    assert [item.value for item in store.search(("a",))] == [{"text": "put"}]
+
+
 def test_items_live_as_long_as_they_are_used(stack: Stack, tenant: TenantHandle) -> None:
     with TenureStore(stack.target, api_key=tenant.api_key, ttl={"default_ttl": 60}) as store:
         store.put(("a",), "gone at once", {}, ttl=0)

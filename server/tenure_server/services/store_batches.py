@@ -128,12 +128,13 @@ class StoreBatches:
         accepted: dict[int, ReadGroup | WriteGroup] = {}
         refused: dict[int, status_pb2.Status] = {}
         readable = rules().readable_namespaces()
-        may_write = Scope.WRITE in principal.get().scopes
+        scopes = principal.get().scopes
         for at, message in enumerate(request.groups):
             try:
                 group = self._requests.group(message, f"groups[{at}]", readable)
-                if isinstance(group, WriteGroup) and not may_write:
-                    raise errors.ScopeMissing(Scope.WRITE.value)
+                needed = Scope.WRITE if isinstance(group, WriteGroup) else Scope.READ
+                if needed not in scopes:
+                    raise errors.ScopeMissing(needed.value)
                 _check_rules(group, f"groups[{at}]")
                 remaining([group.operation])
                 accepted[at] = group
