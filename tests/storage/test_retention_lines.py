@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, LiteralString
 
 import pytest
+from psycopg import AsyncConnection
 from tenure_server.retention import Hold, Items
 from tenure_server.storage.postgres import retention_lines
 
 from tests.harness.databases import Database
 from tests.storage.item_tenant import put as put_item
+from tests.storage.postgres import blocked_by
 from tests.storage.retained import HOUR, Retained, opened
 from tests.storage.tenant import put
 
@@ -143,6 +146,21 @@ async def test_a_line_waits_until_what_lies_behind_it_has_settled(kept: Retained
     await kept.age_policies(HOUR)
     await kept.sweep(SETTLE)
     assert await kept.agent.threads() == ["c"]
+
+
+async def test_a_sweeper_that_is_to_end_draws_no_line_to_its_end(kept: Retained) -> None:
+    each = await store_threads(kept, *"abc")
+    await kept.policy(max_bytes=3 * each)
+    await kept.execute("UPDATE tenure.retention_policy SET max_bytes = 0 WHERE tenant_id = %s", [kept.id])
+    stop = asyncio.Event()
+    async with await AsyncConnection.connect(kept.database.admin_url) as holder:
+        await holder.execute("LOCK TABLE tenure.checkpoint IN ACCESS EXCLUSIVE MODE")
+        sweeping = asyncio.create_task(kept.sweeper().run_once(stop))
+        await blocked_by(holder, kept.database.admin_url)
+        stop.set()
+        await holder.commit()
+        await sweeping
+    assert await kept.agent.threads() == ["a", "b", "c"]
 
 
 async def test_a_line_that_somebody_else_drew_further_stays(kept: Retained) -> None:

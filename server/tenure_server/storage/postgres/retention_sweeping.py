@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
@@ -53,6 +55,10 @@ class Removed:
     items: int = 0
 
 
+class _Stopped(Exception):
+    """Somebody waits for the sweeper to end."""
+
+
 class PolicySweeping:
     """Looks at all threads and items of tenants with policies in turn."""
 
@@ -87,7 +93,15 @@ class PolicySweeping:
         return removed
 
     async def _draw_lines(self, tenant: TenantId, removed: Removed, stop: asyncio.Event) -> None:
-        await draw_lines(calling(self._database, tenant), tenant, self._settle)
+        call = calling(self._database, tenant)
+
+        async def unless_stopped(statement: LiteralString, params: list[Any]) -> Sequence[tuple[Any, ...]]:
+            if stop.is_set():
+                raise _Stopped
+            return await call(statement, params)
+
+        with suppress(_Stopped):
+            await draw_lines(unless_stopped, tenant, self._settle)
 
     async def _sweep_threads(self, tenant: TenantId, removed: Removed, stop: asyncio.Event) -> None:
         for _ in range(_PAGES):
