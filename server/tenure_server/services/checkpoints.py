@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from tenure_server import errors
 from tenure_server.chunks import BadChunk
 from tenure_server.domain import CheckpointRef, Mutation, Operation, TenantId
 from tenure_server.limits import MIB, Limits
+from tenure_server.rules import UNLIMITED
 from tenure_server.services.caller import charge_operations, principal, rules
 from tenure_server.services.leases import LeaseCalls, count_refusal
 from tenure_server.services.parts import Parts, Send
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 _CHECKED_INLINE = MIB
 """Raw bytes of new chunks up to which a call is checked on the loop; that takes a millisecond or two."""
+_DONE = pb.MutationResult(status=status.OK)
+"""The result of most mutations. Answers take copies of it."""
 
 
 class CheckpointService(LeaseCalls, checkpoints_pb2_grpc.CheckpointServiceServicer):
@@ -95,7 +99,8 @@ class CheckpointService(LeaseCalls, checkpoints_pb2_grpc.CheckpointServiceServic
             written = await self._store.write(tenant, list(accepted.values()), answered=answered)
             outcomes.update(zip(accepted, written, strict=True))
             for outcome in written:
-                count_refusal(tenant, outcome)
+                if outcome is not None:
+                    count_refusal(tenant, outcome)
         return [_result(outcomes[index]) for index in range(len(request.mutations))]
 
     def _accept(
@@ -118,11 +123,14 @@ class CheckpointService(LeaseCalls, checkpoints_pb2_grpc.CheckpointServiceServic
                     raise errors.Overloaded("bytes of new chunks")
                 room -= inflated
                 mutation = self._requests.mutation(message, field)
-                kind = message.WhichOneof("kind")
-                allowed.check_thread(
-                    mutation.ref.thread_id, write=True, field=f"{field}.{kind}.ref.thread_id"
-                )
-                remaining([mutation.operation])
+                if allowed is not UNLIMITED:
+                    # Only a limited key needs to know what its error would name.
+                    kind = message.WhichOneof("kind")
+                    allowed.check_thread(
+                        mutation.ref.thread_id, write=True, field=f"{field}.{kind}.ref.thread_id"
+                    )
+                if mutation.operation.deadline <= time.monotonic():
+                    raise errors.DeadlineExceeded
                 accepted[index] = mutation
             except errors.TenureError as error:
                 refused[index] = error
@@ -337,7 +345,7 @@ class CheckpointService(LeaseCalls, checkpoints_pb2_grpc.CheckpointServiceServic
 
 
 def _result(outcome: errors.TenureError | None) -> pb.MutationResult:
-    return pb.MutationResult(status=status.OK if outcome is None else status.of(outcome))
+    return _DONE if outcome is None else pb.MutationResult(status=status.of(outcome))
 
 
 def _answering(

@@ -58,6 +58,12 @@ class Parts(Generic[Result]):
     async def finish(self, results: Sequence[Result]) -> None:
         """Send what was not sent, given the results of the whole batch."""
         await self.close()
+        if not self._sent and sum([result.ByteSize() + _OVERHEAD for result in results]) <= self._budget:
+            # Most answers are one part: filled at once, in half the time.
+            whole = self._new_part()
+            getattr(whole, self._kind).results.extend(results)
+            await self._send(whole)
+            return
         left = {at: result for at, result in enumerate(results) if at not in self._sent}
         for part in self._parts(left, in_order=not self._sent, last=True):
             await self._send(part)

@@ -56,11 +56,13 @@ def weight(put: pb.PutCheckpoint) -> int:
 
     Entries that are cut short count as nothing here; `edit` refuses them.
     """
-    return sum(
-        chunks.size(b"", new.edit.entries)
-        for new in put.new_values
-        if new.HasField("edit") and len(new.edit.entries) % chunks.ENTRY_BYTES == 0
-    )
+    stated = 0
+    for new in put.new_values:
+        if new.HasField("edit"):
+            entries = new.edit.entries
+            if len(entries) % chunks.ENTRY_BYTES == 0:
+                stated += chunks.size(b"", entries)
+    return stated
 
 
 def held(field: str, messages: Sequence[pb.HeldValue], limits: Limits) -> Mapping[str, HeldValue]:

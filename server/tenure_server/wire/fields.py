@@ -15,6 +15,8 @@ from tenure_server.limits import Limits
 
 REFUSED_TYPES = frozenset({"pickle", "json"})
 """Type tags that revive arbitrary code in some readers (CVE-2025-64439, CVE-2026-27794)."""
+_USUAL_TYPES = frozenset({"msgpack", "null", "bytes", "bytearray"})
+"""Type tags of LangGraph's own serializer that are not refused: those of most payloads."""
 _MAX_TYPE_BYTES = 64
 
 
@@ -32,6 +34,16 @@ def text(field: str, value: str, maximum: int, *, empty: bool = False) -> str:
     return value
 
 
+def member(field: str, name: str, value: str, maximum: int, *, empty: bool = False) -> str:
+    """Return a text as `text` does; `name` is that of the member of `field` that has it.
+
+    Putting the path together takes as long as the check, and only an error needs it.
+    """
+    if (value or empty) and len(value) <= maximum // 4 and "\0" not in value:
+        return value
+    return text(f"{field}.{name}", value, maximum, empty=empty)
+
+
 def count(field: str, items: Sequence[object], maximum: int, *, empty: bool = True) -> None:
     """Refuse a list that is too long, or empty where it must not be."""
     if not items and not empty:
@@ -42,7 +54,10 @@ def count(field: str, items: Sequence[object], maximum: int, *, empty: bool = Tr
 
 def blob(field: str, value: BlobMessage) -> Blob:
     """Return a payload with an acceptable type tag; its bytes are not looked at."""
-    return Blob(type_tag(f"{field}.type", value.type), value.data)
+    tag = value.type
+    if tag not in _USUAL_TYPES:
+        type_tag(f"{field}.type", tag)
+    return Blob(tag, value.data)
 
 
 def type_tag(field: str, value: str) -> str:

@@ -39,6 +39,21 @@ def test_a_text_may_be_empty_where_that_means_something() -> None:
     assert fields.text("ref.checkpoint_ns", "", 8, empty=True) == ""
 
 
+@pytest.mark.parametrize("value", ["x", "é" * 4, "x" * 8])
+def test_a_member_is_a_text_as_well(value: str) -> None:
+    assert fields.member("ref", "thread_id", value, 8) == value
+    assert fields.member("ref", "checkpoint_ns", "", 8, empty=True) == ""
+
+
+@pytest.mark.parametrize("value", ["", "\0", "x" * 9, "é" * 5])
+def test_a_member_that_is_refused_is_named_with_its_path(value: str) -> None:
+    with pytest.raises(errors.TenureError) as caught:
+        fields.member("ref", "thread_id", value, 8)
+    with pytest.raises(errors.TenureError) as expected:
+        fields.text("ref.thread_id", value, 8)
+    assert (str(caught.value), caught.value.metadata) == (str(expected.value), expected.value.metadata)
+
+
 def test_a_list_has_a_greatest_length() -> None:
     fields.count("writes", [], 2)
     fields.count("writes", [1, 2], 2)

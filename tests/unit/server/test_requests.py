@@ -258,7 +258,7 @@ def _grow(path: str, item: Any, count: int) -> Callable[[Any], None]:
     return change
 
 
-LONG, NUL = "x" * 513, "a\0b"
+LONG, NUL, LONG_IN_BYTES = "x" * 513, "a\0b", "é" * 257
 REFUSALS: list[tuple[str, Callable[[Any], None], str]] = [
     ("put", lambda message: message.ClearField("put"), "m.kind"),
     ("put", lambda message: message.ClearField("operation"), "m.operation.operation_id"),
@@ -280,10 +280,10 @@ REFUSALS: list[tuple[str, Callable[[Any], None], str]] = [
                 '{"a": "\\u0000"}',
                 '{"a": "\\ud800"}',
             ],
-            "channel_versions.0.channel": ["", LONG, NUL],
-            "channel_versions.0.version": ["", LONG, NUL],
-            "new_values.0.channel": ["", LONG, NUL],
-            "new_values.0.version": ["", LONG, NUL],
+            "channel_versions.0.channel": ["", LONG, NUL, LONG_IN_BYTES],
+            "channel_versions.0.version": ["", LONG, NUL, LONG_IN_BYTES],
+            "new_values.0.channel": ["", LONG, NUL, LONG_IN_BYTES],
+            "new_values.0.version": ["", LONG, NUL, LONG_IN_BYTES],
             "new_values.0.value.type": ["", "pickle", "json+aes"],
         }.items()
         for value in values
