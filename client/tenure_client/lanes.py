@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from google.protobuf.message import Message
 from tenure.v1 import checkpoints_pb2 as pb
@@ -59,11 +59,12 @@ class Ticket:
         tell: Called once with the outcome, on whichever thread learns it.
 
     Attributes:
+        lingers: Whether it may wait a moment for company.
         flight: The batch with which it left.
         settled: Whether nobody waits for the outcome any more.
     """
 
-    __slots__ = ("call", "deadline", "flight", "leaves_at", "settled", "size", "tell")
+    __slots__ = ("call", "deadline", "flight", "leaves_at", "lingers", "settled", "size", "tell")
 
     def __init__(self, call: Call, deadline: float, tell: Callable[[Outcome], None]) -> None:
         self.call = call
@@ -72,17 +73,13 @@ class Ticket:
         self.size = call.size + _OVERHEAD
         self.flight: _Flight | None = None
         self.settled = False
+        request = call.request
+        self.lingers = type(request) is pb.Mutation and request.HasField("put_writes")
         self.leaves_at = time.monotonic() + LINGER if self.lingers else 0.0
 
     def waits(self) -> bool:
         """Whether it still waits for company; whoever added it flushes every `LINGER` seconds meanwhile."""
         return self.flight is None and time.monotonic() < self.leaves_at + PATIENCE + LINGER
-
-    @property
-    def lingers(self) -> bool:
-        """Whether it may wait a moment for company."""
-        request = self.call.request
-        return isinstance(request, pb.Mutation) and request.HasField("put_writes")
 
 
 class _Flight:
@@ -300,11 +297,13 @@ def _request(tickets: Sequence[Ticket]) -> pb.SessionRequest:
         ticket.call.operation.timeout_ms = wanted_ms(max(ticket.deadline - now, 0.0))
     # Filled in place: each message that is nested by a constructor would be copied once more.
     request = pb.SessionRequest()
-    for ticket in tickets:
-        if isinstance(ticket.call.request, pb.Mutation):
-            request.write.mutations.append(ticket.call.request)
-        elif isinstance(ticket.call.request, store_pb2.StoreGroup):
-            request.store.groups.append(ticket.call.request)
-        else:
-            request.read.reads.append(cast("pb.CheckpointRead", ticket.call.request))
+    kind = type(tickets[0].call.request)  # of all: a lane has one kind
+    messages: Any
+    if kind is pb.Mutation:
+        messages = request.write.mutations
+    elif kind is store_pb2.StoreGroup:
+        messages = request.store.groups
+    else:
+        messages = request.read.reads
+    messages.extend([ticket.call.request for ticket in tickets])
     return request

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from tenure_client.calls import Call, Plan
+from tenure_client.calls import Call, Plan, Shape
 from tenure_client.errors import DeadlineExceeded, OutcomeUnknown, TenureError
 
 T = TypeVar("T")
@@ -110,7 +110,8 @@ def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
             value: T = done.value
             return value
         failure = None
-        budget.extend(call.extra_seconds)
+        if call.extra_seconds:
+            budget.extend(call.extra_seconds)
         maybe_applied = False
         try:
             while True:
@@ -147,7 +148,8 @@ def _pause_after(error: TenureError, call: Call, maybe_applied: bool, budget: Bu
 def stamp(call: Call, timeout: float, observer: Observer) -> None:
     """Write into a call what changes with each attempt."""
     call.timeout = timeout
-    call.operation.timeout_ms = wanted_ms(timeout)
+    if call.shape is not Shape.BATCHED:  # a lane says itself what waiting in it has left
+        call.operation.timeout_ms = wanted_ms(timeout)
     if observer.traceparent:
         call.operation.traceparent = observer.traceparent
     observer.sent(call.size)
