@@ -6,11 +6,10 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from tenure.v1 import admin_pb2 as pb
 
 from tenure_server import errors
@@ -18,6 +17,7 @@ from tenure_server.administration import Key, Tenant
 from tenure_server.domain import OPERATORS, TENANT_SCOPES, Role, Scope, TenantId
 from tenure_server.rules import Rules, parse
 from tenure_server.wire import fields
+from tenure_server.wire.times import timestamp
 
 MAX_OVERLAP: Final = 30 * 86_400.0
 DEFAULT_OVERLAP: Final = 86_400.0
@@ -142,8 +142,8 @@ def tenant_message(tenant: Tenant) -> pb.Tenant:
         tenant_id=str(tenant.tenant_id),
         name=tenant.name,
         state=state,
-        created_at=_time(tenant.created_at),
-        suspended_at=_time(tenant.suspended_at),
+        created_at=timestamp(tenant.created_at),
+        suspended_at=timestamp(tenant.suspended_at),
     )
 
 
@@ -161,10 +161,10 @@ def key_message(key: Key) -> pb.Key:
         scopes=scope_numbers(key.scopes),
         rules=key.rules,
         state=state,
-        created_at=_time(key.created_at),
-        expires_at=_time(key.expires_at),
-        revoked_at=_time(key.revoked_at),
-        last_used_at=_time(key.last_used_at),
+        created_at=timestamp(key.created_at),
+        expires_at=timestamp(key.expires_at),
+        revoked_at=timestamp(key.revoked_at),
+        last_used_at=timestamp(key.last_used_at),
         replaced_by=key.replaced_by,
     )
 
@@ -172,14 +172,6 @@ def key_message(key: Key) -> pb.Key:
 def scope_numbers(found: Iterable[Scope]) -> list[pb.Scope]:
     """Return scopes as the protocol tells them, in its order."""
     return sorted(_NUMBERS[scope] for scope in found)
-
-
-def _time(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(value.astimezone(UTC))
-    return message
 
 
 def _token(*parts: str) -> str:

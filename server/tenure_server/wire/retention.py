@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime
 from typing import Final, Literal
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from tenure.v1 import retention_pb2 as pb
 
 from tenure_server import errors
@@ -15,6 +13,7 @@ from tenure_server.limits import Limits
 from tenure_server.retention import Expired, Hold, Items, Pin, Policy, Scope, Threads
 from tenure_server.wire import fields
 from tenure_server.wire.admin import seconds
+from tenure_server.wire.times import timestamp
 
 _MAX_SECONDS: Final = 100 * 366 * 86_400.0
 _MAX_COUNT: Final = 1_000_000
@@ -131,7 +130,7 @@ def policy_message(policy: Policy) -> pb.RetentionPolicy:
         item_ttl=policy.item_ttl,
         max_bytes=policy.max_bytes,
         floor=policy.floor,
-        updated_at=_time(policy.updated_at),
+        updated_at=timestamp(policy.updated_at),
     )
 
 
@@ -140,7 +139,7 @@ def hold_message(hold: Hold) -> pb.LegalHold:
     return pb.LegalHold(
         scope=None if hold.scope is None else scope_message(hold.scope),
         reason=hold.reason,
-        created_at=_time(hold.created_at),
+        created_at=timestamp(hold.created_at),
     )
 
 
@@ -151,7 +150,7 @@ def pin_message(pin: Pin) -> pb.RetentionPin:
         checkpoint_ns=pin.checkpoint_ns,
         checkpoint_id=pin.checkpoint_id,
         reason=pin.reason,
-        created_at=_time(pin.created_at),
+        created_at=timestamp(pin.created_at),
     )
 
 
@@ -193,11 +192,3 @@ def _reason(field: str, text: str) -> str:
     if not text.isprintable():
         raise errors.InvalidField(field, "must not contain control characters")
     return text
-
-
-def _time(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(value.astimezone(UTC))
-    return message

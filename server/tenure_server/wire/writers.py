@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Final
 
 from tenure.v1 import writers_pb2 as pb
 
 from tenure_server.wire import fields
+from tenure_server.wire.times import timestamp
 from tenure_server.writer_policies import WriterPolicy
 
 _MAX_PREFIX_BYTES: Final = 512
@@ -21,6 +21,4 @@ def thread_prefix(text: str) -> str:
 
 def policy_message(policy: WriterPolicy) -> pb.WriterPolicy:
     """Return a policy as its message."""
-    message = pb.WriterPolicy(thread_prefix=policy.thread_prefix)
-    message.created_at.FromDatetime(policy.created_at.astimezone(UTC))
-    return message
+    return pb.WriterPolicy(thread_prefix=policy.thread_prefix, created_at=timestamp(policy.created_at))
