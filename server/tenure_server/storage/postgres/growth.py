@@ -8,7 +8,7 @@ of the batch that replaces something with less, or deletes, had gone before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, MutableSequence, Sequence
 from typing import Any, LiteralString
 
 from tenure_server import errors
@@ -50,6 +50,27 @@ async def refused_mutations(
         return {}
     deadline = max(mutation.operation.deadline for mutation in mutations)
     return await _refused(database, tenant, _OF_MUTATIONS, _of_mutations(mutations), deadline, error)
+
+
+async def leave_out(
+    refused: Refusals,
+    numbers: Sequence[int],
+    outcomes: MutableSequence[errors.TenureError | None],
+    apply: Callable[[Sequence[int]], Awaitable[None]],
+) -> bool:
+    """Set the outcomes of what is refused and apply the rest; False if nothing is.
+
+    Args:
+        refused: By place in `numbers`.
+        numbers: What was tried together.
+        outcomes: Those of all, by number.
+        apply: Applies what is left.
+    """
+    for place, refusal in refused.items():
+        outcomes[numbers[place]] = refusal
+    if refused:
+        await apply([number for place, number in enumerate(numbers) if place not in refused])
+    return bool(refused)
 
 
 async def refused_groups(

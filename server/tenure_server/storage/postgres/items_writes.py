@@ -75,11 +75,7 @@ class _Writer:
         """Fail what cannot fit and apply the rest; False if it may be that each fits."""
         groups = [self._groups[number] for number in numbers]
         refused = await growth.refused_groups(self._database, self._tenant, groups, error)
-        for place, refusal in refused.items():
-            self.outcomes[numbers[place]] = refusal
-        if refused:
-            await self.apply([number for place, number in enumerate(numbers) if place not in refused])
-        return bool(refused)
+        return await growth.leave_out(refused, numbers, self.outcomes, self.apply)
 
     def _alive(self, numbers: Sequence[int]) -> list[int]:
         """Return the groups that can be tried; the others fail."""

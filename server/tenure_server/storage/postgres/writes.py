@@ -102,11 +102,7 @@ class _Writer:
         """Fail what cannot fit and apply the rest; False if it may be that each fits."""
         mutations = [self._mutations[index] for index in indexes]
         refused = await growth.refused_mutations(self._database, self._tenant, mutations, error)
-        for place, refusal in refused.items():
-            self.outcomes[indexes[place]] = refusal
-        if refused:
-            await self.apply([index for place, index in enumerate(indexes) if place not in refused])
-        return bool(refused)
+        return await growth.leave_out(refused, indexes, self.outcomes, self.apply)
 
     async def _apply_alone(self, indexes: _Indexes) -> None:
         """Apply the mutations of a thread one after the other, each waiting under its own deadline."""
