@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
@@ -78,11 +79,18 @@ class TraceSink(trace_service_pb2_grpc.TraceServiceServicer):
 def trace_sink() -> Iterator[TraceSink]:
     """Run a sink on a free loopback port."""
     sink = TraceSink()
+    with listening(partial(trace_service_pb2_grpc.add_TraceServiceServicer_to_server, sink)) as sink.target:
+        yield sink
+
+
+@contextmanager
+def listening(add_to: Callable[[grpc.Server], None]) -> Iterator[str]:
+    """Serve what is added to a server, and give host:port."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(sink, server)
-    sink.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    add_to(server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
-        yield sink
+        yield target
     finally:
         server.stop(None).wait()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent import futures
 from contextlib import contextmanager
+from functools import partial
 
-import grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as pb
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+
+from tests.harness.otlp import listening
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 """Name of a metric, and its attributes."""
@@ -58,11 +59,7 @@ class MetricSink(metrics_service_pb2_grpc.MetricsServiceServicer):
 def metric_sink() -> Iterator[MetricSink]:
     """Run a sink on a free loopback port."""
     sink = MetricSink()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(sink, server)
-    sink.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
+    with listening(
+        partial(metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server, sink)
+    ) as sink.target:
         yield sink
-    finally:
-        server.stop(None).wait()

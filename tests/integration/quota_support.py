@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 from google.rpc import status_pb2
-from tenure.v1 import checkpoints_pb2, checkpoints_pb2_grpc
+from tenure.v1 import checkpoints_pb2, checkpoints_pb2_grpc, quotas_pb2_grpc
 from tenure.v1 import quotas_pb2 as pb
 
-from tests.integration.admin_support import Refusal
+from tests.integration.admin_support import Caller
 from tests.integration.wire_support import operation
 
 METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["QuotaService"].methods]
@@ -24,37 +24,8 @@ TRUST = 5.0
 """Seconds after which every replica knows new rates."""
 
 
-class QuotaCaller:
+class QuotaCaller(Caller):
     """Somebody with a key, at QuotaService."""
-
-    def __init__(self, channel: grpc.Channel, api_key: str) -> None:
-        self._channel = channel
-        self._metadata = (("authorization", f"Bearer {api_key}"),)
-
-    def call(self, request: Message) -> Any:
-        """Call the RPC that a request belongs to.
-
-        Raises:
-            Refusal: It was refused.
-        """
-        name = type(request).__name__.removesuffix("Request")
-        method = self._channel.unary_unary(
-            f"/tenure.v1.QuotaService/{name}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=getattr(pb, f"{name}Response").FromString,
-        )
-        try:
-            return method(request, metadata=self._metadata, timeout=30)
-        except grpc.RpcError as error:
-            raise Refusal(error) from None
-
-    def refusal(self, request: Message) -> Refusal:
-        """Call it and return why it was refused."""
-        try:
-            answer = self.call(request)
-        except Refusal as refused:
-            return refused
-        raise AssertionError(f"not refused: {answer}")
 
     def set(self, tenant_id: str, **limits: float | None) -> pb.Quota:
         """Set limits, None = none; return all of the tenant."""
@@ -71,7 +42,8 @@ class QuotaCaller:
 def quota_callers(target: str, *api_keys: str) -> Iterator[list[QuotaCaller]]:
     """Give a caller for each key, all on one connection."""
     with grpc.insecure_channel(target) as channel:
-        yield [QuotaCaller(channel, key) for key in api_keys]
+        stub = quotas_pb2_grpc.QuotaServiceStub(channel)
+        yield [QuotaCaller(stub, key) for key in api_keys]
 
 
 def request_of(method: str, tenant_id: str) -> Message:
