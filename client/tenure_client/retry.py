@@ -110,8 +110,7 @@ def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
             value: T = done.value
             return value
         failure = None
-        if call.extra_seconds:
-            budget.extend(call.extra_seconds)
+        budget.extend(call.extra_seconds)
         maybe_applied = False
         try:
             while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +128,7 @@ class CheckpointService(LeaseCalls, checkpoints_pb2_grpc.CheckpointServiceServic
                     allowed.check_thread(
                         mutation.ref.thread_id, write=True, field=f"{field}.{kind}.ref.thread_id"
                     )
-                if mutation.operation.deadline <= time.monotonic():
-                    raise errors.DeadlineExceeded
+                remaining([mutation.operation])
                 accepted[index] = mutation
             except errors.TenureError as error:
                 refused[index] = error
