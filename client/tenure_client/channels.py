@@ -15,7 +15,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -26,8 +25,9 @@ from tenure.v1.checkpoints_pb2_grpc import CheckpointServiceStub
 from tenure.v1.server_pb2_grpc import ServerServiceStub
 from tenure.v1.store_pb2_grpc import StoreServiceStub
 
+from tenure_client.company import Company
 from tenure_client.errors import Unavailable
-from tenure_client.lanes import Lane
+from tenure_client.lanes import Lane, Send
 from tenure_client.riding import TaskRides, ThreadRides
 from tenure_client.sessions import AioSession, Metadata, OnAnswer, Session, SyncSession
 from tenure_client.target import Target
@@ -94,7 +94,7 @@ class _Pool(Generic[C, R]):
         make: Callable[[], C],
         size: int,
         open_session: Callable[[Stub], Session],
-        rides: Callable[[Lane], R],
+        rides: Callable[[Send], R],
     ) -> None:
         self.channels: list[C] = [make() for _ in range(size)]
         self._stubs = [Stub(channel) for channel in self.channels]
@@ -103,13 +103,13 @@ class _Pool(Generic[C, R]):
         self._sessions: dict[int, Session] = {}
         self._closed = False
         self._lock = threading.Lock()
-        self.writes: R = rides(Lane(self._send))
-        self.reads: R = rides(Lane(self._send))
+        self.writes: R = rides(self._send)
+        self.reads: R = rides(self._send)
         self.lanes: dict[str, R] = {
             "Write": self.writes,
             "Read": self.reads,
-            "WriteItems": rides(Lane(self._send)),
-            "ReadItems": rides(Lane(self._send)),
+            "WriteItems": rides(self._send),
+            "ReadItems": rides(self._send),
         }
         self.room = threading.Semaphore(_MAX_TRANSFERS)
         self.aroom = asyncio.Semaphore(_MAX_TRANSFERS)
@@ -176,7 +176,7 @@ class Channels:
                         self._make_sync,
                         self._connections,
                         lambda stub: SyncSession(stub, self._credentials),
-                        ThreadRides,
+                        lambda send: ThreadRides(Lane(send, Company())),
                     )
                 pool = self._sync
         return pool
@@ -192,7 +192,7 @@ class Channels:
                     self._make_aio,
                     self._connections,
                     lambda stub: AioSession(stub, self._credentials),
-                    partial(TaskRides, loop),
+                    lambda send: TaskRides(loop, Lane(send)),
                 )
         return pool
 

@@ -3,11 +3,12 @@
 A lane sends batches, at most two at a time. Whatever is submitted while those are under way leaves in the
 next one, so that a lone operation never waits and a crowd shares the price of a call. A batch that is held
 up, because somebody else holds a thread, is answered in parts, and the next may leave after the first one.
+Threads that ask at one time again and again send one batch at a time, see `company`.
 There is one lane each for writes and reads of checkpoints and of items, in each process, for blocking
 callers, and in each event loop.
 
-No I/O and no waiting here: a `Ticket` is told the outcome, and whoever submitted it waits in its own way and
-for its own time. So a caller that gives up neither cancels nor delays its neighbours.
+No I/O here: a `Ticket` is told the outcome, and whoever submitted it waits in its own way and for its own
+time. So a caller that gives up neither cancels nor delays its neighbours.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import store_pb2
 
 from tenure_client.calls import MAX_UNARY_REQUEST, Call
+from tenure_client.company import CROWD, Company
 from tenure_client.errors import DeadlineExceeded, TenureError, Unavailable, UnreadableValue
 from tenure_client.retry import wanted_ms
 from tenure_client.statuses import from_status
@@ -38,8 +40,6 @@ LINGER = 0.002
 next checkpoint, which would otherwise follow in a batch of its own: a fifth of the work of a lone turn."""
 PATIENCE = 0.02
 """Seconds that they wait while a batch is under way: the next checkpoint is stored when it is answered."""
-_CROWD = 8
-"""Operations that do not wait for more."""
 _MAX_ABANDONED = 8
 """Batches that nobody waits for any more and that do not count as under way. The server works on them all the
 same: without a bound, callers that give up quickly would bury it, and their neighbours with it."""
@@ -48,6 +48,9 @@ _OVERHEAD = 96
 
 Outcome = Any
 """A result of the batch, or a TenureError."""
+Send = Callable[[pb.SessionRequest, Callable[[Any], None]], None]
+"""Sends a batch and sees to it that its second argument is called with each part of the answer, or once with
+a TenureError."""
 
 
 class Ticket:
@@ -86,6 +89,7 @@ class _Flight:
     """A batch under way.
 
     Attributes:
+        left_at: `time.monotonic()` when it was sent.
         tickets: Its operations.
         waiting: How many of them somebody waits for.
         slow: Whether the server has said that it takes longer.
@@ -94,9 +98,20 @@ class _Flight:
         abandoned: Whether it is over because nobody waits any more, and the server is not done with it.
     """
 
-    __slots__ = ("_in_order", "_told", "abandoned", "holds_place", "over", "slow", "tickets", "waiting")
+    __slots__ = (
+        "_in_order",
+        "_told",
+        "abandoned",
+        "holds_place",
+        "left_at",
+        "over",
+        "slow",
+        "tickets",
+        "waiting",
+    )
 
     def __init__(self, tickets: Sequence[Ticket]) -> None:
+        self.left_at = time.monotonic()
         self.tickets = tickets
         self.waiting = len(tickets)
         self.slow = False
@@ -172,12 +187,13 @@ class Lane:
     """Operations of one kind on their way to the server; safe to use from any thread.
 
     Args:
-        send: Sends a batch and sees to it that its second argument is called with each part of the answer,
-            or once with a TenureError.
+        send: Sends a batch.
+        company: If threads use the lane: which of them the thread that brings an answer waits for.
     """
 
-    def __init__(self, send: Callable[[pb.SessionRequest, Callable[[Any], None]], None]) -> None:
+    def __init__(self, send: Send, company: Company | None = None) -> None:
         self._send = send
+        self._company = company
         self._to_be_flushed = False
         self._lock = threading.Lock()
         self._pending: deque[Ticket] = deque()
@@ -193,6 +209,8 @@ class Lane:
         """
         with self._lock:
             self._pending.append(ticket)
+            if self._company is not None:
+                self._company.joined()
             first, self._to_be_flushed = not self._to_be_flushed, True
             return first
 
@@ -241,7 +259,7 @@ class Lane:
 
     def _take(self) -> _Flight | None:
         with self._lock:
-            if not self._pending or self._in_flight >= MAX_IN_FLIGHT or self._all_linger():
+            if not self._pending or not self._has_room() or self._all_linger():
                 return None
             batch = [self._pending.popleft()]
             room = MAX_UNARY_REQUEST - batch[0].size
@@ -254,8 +272,14 @@ class Lane:
             self._in_flight += 1
             return flight
 
+    def _has_room(self) -> bool:
+        company = self._company
+        if company is None or len(self._pending) >= CROWD:
+            return self._in_flight < MAX_IN_FLIGHT
+        return not company.awaited and self._in_flight < (1 if company.close else MAX_IN_FLIGHT)
+
     def _all_linger(self) -> bool:
-        if len(self._pending) >= _CROWD or not self._pending[0].leaves_at:
+        if len(self._pending) >= CROWD or not self._pending[0].leaves_at:
             return False
         now = time.monotonic()
         longer = PATIENCE if self._in_flight or now < self._answered_at + LINGER else 0.0
@@ -280,14 +304,27 @@ class Lane:
                 return
             else:
                 outcomes = []
-            if freed := self._make_room(flight):
-                self._answered_at = time.monotonic()
+            freed, awaits = self._make_room(flight), False
+            if freed:
+                self._answered_at = now = time.monotonic()
+                if self._company is not None and not isinstance(answer, TenureError):
+                    took = now - flight.left_at
+                    awaits = self._company.answered(len(outcomes), len(self._pending), took)
         try:
             if freed:
                 self.flush()
         finally:
             for ticket, outcome in outcomes:
                 ticket.tell(outcome)
+        if awaits:
+            self._await_company()
+
+    def _await_company(self) -> None:
+        assert self._company is not None
+        self._company.wait()
+        with self._lock:
+            self._company.awaited = False
+        self.flush()
 
 
 def _request(tickets: Sequence[Ticket]) -> pb.SessionRequest:

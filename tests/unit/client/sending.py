@@ -9,6 +9,7 @@ from typing import Any
 from google.rpc import status_pb2
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client.calls import Call
+from tenure_client.company import Company
 from tenure_client.lanes import Lane, Ticket
 
 
@@ -35,14 +36,17 @@ class Batch:
 class Sent:
     """A lane, what it has sent, and what became of operations.
 
+    Args:
+        company: That of the lane.
+
     Attributes:
         failure: What sending raises.
         on_batch: Is called after each batch.
         outcomes: What each operation was told, by its name.
     """
 
-    def __init__(self) -> None:
-        self.lane = Lane(self._send)
+    def __init__(self, company: Company | None = None) -> None:
+        self.lane = Lane(self._send, company)
         self.batches: list[Batch] = []
         self.failure: BaseException | None = None
         self.on_batch: Callable[[], None] = lambda: None

@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client import errors
 from tenure_client.calls import MAX_UNARY_REQUEST, Call
-from tenure_client.lanes import _CROWD as CROWD
+from tenure_client.company import CROWD
 from tenure_client.lanes import _MAX_ABANDONED as MAX_ABANDONED
 from tenure_client.lanes import MAX_IN_FLIGHT, MAX_OPERATIONS, PATIENCE, Ticket
 from tenure_client.retry import wanted_ms
