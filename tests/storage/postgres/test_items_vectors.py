@@ -103,7 +103,7 @@ async def test_the_index_is_used_where_there_are_many_vectors(tenant: Tenant, da
         before = _uses(database)
         app.execute("SELECT set_config('app.tenant', %s, false)", [str(tenant.id)])
         app.execute(
-            "SELECT FROM tenure.nearest_items_2(%s, '{ns}', '{nt}', NULL, NULL, %s::real[], 5)",
+            "SELECT FROM tenure.nearest_items_2(%s, '{ns}', '{nt}', NULL, NULL, NULL, %s::real[], 5)",
             [tenant.id, _vectors(1)[0]],
         )
         app.execute("SELECT pg_stat_force_next_flush()")

@@ -1,7 +1,10 @@
-"""The one compiler of item filters, to a jsonpath predicate and its variables.
+"""The one compiler of item filters, to a jsonpath predicate, its variables, and a part of what matches.
 
 The path is strict: a lax one would look into arrays by itself. In a strict path a missing member is an error,
 which makes a condition neither true nor false, and so never a match, negated or not.
+
+The part is what every value that matches contains (`@>`). It decides nothing, but asking for it takes a tenth
+of the time that the predicate takes, which then is asked of few values only.
 
 Keys are written into the path as JSON strings, values are variables. Conditions look at the type first, since
 jsonpath leaves open whether values of different types are equal. Python's True is 1, and here so is JSON's.
@@ -15,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_ANY = object()
 _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     ">": operator.gt,
@@ -24,16 +28,18 @@ _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def compiled(filter: Mapping[str, object]) -> tuple[str, str] | None:
-    """Return a jsonpath and its variables as JSON for a checked filter, None if every item matches.
+def compiled(filter: Mapping[str, object]) -> tuple[str, str, str] | None:
+    """Return a jsonpath, its variables and a part as JSON for a checked filter, None if every item matches.
 
-    Both are arguments of `jsonb_path_match(value, path, vars, silent => true)`.
+    The first two are arguments of `jsonb_path_match(value, path, vars, silent => true)`.
     """
     if not filter:
         return None
     compiler = _Compiler()
     condition = compiler.members(filter)
-    return f"strict exists($ ? ({condition}))", json.dumps(compiler.variables, ensure_ascii=False)
+    variables = json.dumps(compiler.variables, ensure_ascii=False)
+    part = json.dumps(_members_part(filter), ensure_ascii=False)
+    return f"strict exists($ ? ({condition}))", variables, part
 
 
 class _Compiler:
@@ -123,6 +129,33 @@ class _Compiler:
         name = f"v{len(self.variables)}"
         self.variables[name] = value
         return f"${name}"
+
+
+def _members_part(filter: Mapping[str, object]) -> dict[str, object]:
+    parts = {key: _part(wanted) for key, wanted in filter.items()}
+    return {key: part for key, part in parts.items() if part is not _ANY}
+
+
+def _part(wanted: object) -> object:
+    """Return what every value that meets a condition contains, `_ANY` if that may be nothing."""
+    if isinstance(wanted, Mapping):
+        if any(key.startswith("$") for key in wanted):
+            return _equal_part(wanted["$eq"]) if "$eq" in wanted else _ANY
+        return _members_part(wanted)
+    if isinstance(wanted, list):
+        return [part for part in map(_part, wanted) if part is not _ANY]
+    return _equal_part(wanted)
+
+
+def _equal_part(wanted: object) -> object:
+    """Return what every value that equals this one contains."""
+    if isinstance(wanted, Mapping):
+        parts = {key: _equal_part(member) for key, member in wanted.items()}
+        return {key: part for key, part in parts.items() if part is not _ANY}
+    if isinstance(wanted, list):
+        return [part for part in map(_equal_part, wanted) if part is not _ANY]
+    # Of Python, true is 1 and false is 0; `@>` knows better.
+    return _ANY if wanted in (0, 1) else wanted
 
 
 def _has(key: str) -> str:

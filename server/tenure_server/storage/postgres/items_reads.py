@@ -36,7 +36,7 @@ from tenure_server.storage.postgres.pool import Database
 
 _GET: LiteralString = "SELECT * FROM tenure.read_items_2(%s, %s, %s, %s)"
 _SEARCH: LiteralString = """
-SELECT * FROM tenure.search_items_2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+SELECT * FROM tenure.search_items_2(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 _LIST: LiteralString = "SELECT * FROM tenure.list_namespaces_2(%s, %s, %s, %s, %s, %s, %s, %s)"
 _MAX_INT = 2**31 - 1
@@ -176,13 +176,11 @@ class _Reader:
         index = group.index if search.query_vector else None
         if index is None and not (places and search.limit):
             return []
-        path, variables = item_filters.compiled(search.filter) or (None, None)
         params = [
             self._tenant,
             TextArray([first for first, _ in places]),
             TextArray([after for _, after in places]),
-            path,
-            variables,
+            *(item_filters.compiled(search.filter) or (None, None, None)),
             search.limit,
             search.offset,
             search.mode.value,

@@ -679,6 +679,15 @@ BEGIN
 END
 $$;
 
+-- Says whether a value matches a filter; p_part is what all that do contain. That goes first: it takes a tenth of
+-- the time that the path takes. Postgres writes this into the queries that use it. `@>` in its place would have
+-- them planned for one match in a thousand, and so read everything for the first page.
+CREATE FUNCTION tenure.item_matches_1(p_value jsonb, p_path jsonpath, p_vars jsonb, p_part jsonb)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+SELECT p_path IS NULL OR jsonb_contains(p_value, p_part) AND jsonb_path_match(p_value, p_path, p_vars, true)
+$$;
+
 -- Returns the p_count items that are nearest to a vector, in the ranges p_from <= namespace < p_to.
 --
 -- An index is asked only where there are many vectors, and then whatever the planner thinks. What is filtered must
@@ -688,8 +697,9 @@ CREATE FUNCTION tenure.nearest_items_2(
     p_tenant uuid,
     p_from text[],
     p_to text[],
-    p_path text,
-    p_vars text,
+    p_path jsonpath,
+    p_vars jsonb,
+    p_part jsonb,
     p_vector real[],
     p_count int
 )
@@ -715,7 +725,7 @@ DECLARE
             AND i.tenant_id = $1 -- wall:predicate
             AND (i.expires_at IS NULL OR i.expires_at > now())
             AND ($8 OR NOT tenure.item_expired_1($1, i.namespace, i.key, i.updated_at))
-            AND ($4 IS NULL OR jsonb_path_match(i.value, $4::jsonpath, $5::jsonb, true))
+            AND tenure.item_matches_1(i.value, $4, $5, $9)
         LIMIT 1
     $q$;
     v_score text := 'tenure.cosine_1(v.embedding, $6)';
@@ -785,7 +795,7 @@ BEGIN
                 $q$,
                 v_schema, v_dims, v_of_item)
             INTO v_namespaces, v_keys, v_scores, v_rows
-            USING p_tenant, p_from, p_to, p_path, p_vars, p_vector, v_wanted, v_free;
+            USING p_tenant, p_from, p_to, p_path, p_vars, p_vector, v_wanted, v_free, p_part;
             EXIT WHEN v_rows < v_wanted OR cardinality(v_keys) >= p_count;
             v_wanted := v_wanted * 4;
         END LOOP;
@@ -817,7 +827,7 @@ BEGIN
                     AND i.tenant_id = $1 -- wall:predicate
                     AND (i.expires_at IS NULL OR i.expires_at > now())
                     AND ($8 OR NOT tenure.item_expired_1($1, i.namespace, i.key, i.updated_at))
-                    AND ($4 IS NULL OR jsonb_path_match(i.value, $4::jsonpath, $5::jsonb, true))
+                    AND tenure.item_matches_1(i.value, $4, $5, $9)
                 %s
             ) AS v
             GROUP BY v.namespace, v.key, v.place
@@ -829,7 +839,7 @@ BEGIN
         LIMIT $7
         $q$,
         v_score, CASE WHEN v_many THEN '' ELSE 'OFFSET 0' END)
-    USING p_tenant, p_from, p_to, p_path, p_vars, p_vector, p_count, v_free;
+    USING p_tenant, p_from, p_to, p_path, p_vars, p_vector, p_count, v_free, p_part;
 END
 $$;
 
@@ -838,8 +848,9 @@ CREATE FUNCTION tenure.items_with_words_2(
     p_tenant uuid,
     p_from text[],
     p_to text[],
-    p_path text,
-    p_vars text,
+    p_path jsonpath,
+    p_vars jsonb,
+    p_part jsonb,
     p_words text,
     p_count int
 )
@@ -871,7 +882,7 @@ BEGIN
                 AND s.keywords @@ v_query
                 AND (s.expires_at IS NULL OR s.expires_at > now())
                 AND (v_free OR NOT tenure.item_expired_1(p_tenant, s.namespace, s.key, s.updated_at))
-                AND (p_path IS NULL OR jsonb_path_match(s.value, p_path::jsonpath, p_vars::jsonb, true))
+                AND tenure.item_matches_1(s.value, p_path, p_vars, p_part)
             OFFSET 0
         ) AS w
     ) AS i
@@ -901,6 +912,7 @@ CREATE FUNCTION tenure.search_items_2(
     p_to text[],
     p_path text,
     p_vars text,
+    p_part text,
     p_limit int,
     p_offset int,
     p_mode text,
@@ -923,6 +935,10 @@ LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     v_free boolean;
+    -- Once: a cast of a parameter is repeated for every row, and takes longer than the match.
+    v_path constant jsonpath := p_path::jsonpath;
+    v_vars constant jsonb := p_vars::jsonb;
+    v_part constant jsonb := p_part::jsonb;
     v_namespaces text[];
     v_keys text[];
     v_scores double precision[];
@@ -962,11 +978,11 @@ BEGIN
         IF p_mode = 'semantic' THEN
             SELECT array_agg(f.namespace), array_agg(f.key), array_agg(f.score)
             INTO v_namespaces, v_keys, v_scores
-            FROM tenure.nearest_items_2(p_tenant, p_from, p_to, p_path, p_vars, p_vector, v_count) AS f;
+            FROM tenure.nearest_items_2(p_tenant, p_from, p_to, v_path, v_vars, v_part, p_vector, v_count) AS f;
         ELSIF p_mode = 'keyword' THEN
             SELECT array_agg(f.namespace), array_agg(f.key), array_agg(f.score)
             INTO v_namespaces, v_keys, v_scores
-            FROM tenure.items_with_words_2(p_tenant, p_from, p_to, p_path, p_vars, p_words, v_count) AS f;
+            FROM tenure.items_with_words_2(p_tenant, p_from, p_to, v_path, v_vars, v_part, p_words, v_count) AS f;
         ELSE
             SELECT array_agg(m.namespace), array_agg(m.key), array_agg(m.score)
             INTO v_namespaces, v_keys, v_scores
@@ -976,11 +992,11 @@ BEGIN
                     SELECT b.namespace, b.key, sum(1.0::double precision / (60 + b.rank)) AS score
                     FROM (
                         SELECT n.namespace, n.key, n.rank
-                        FROM tenure.nearest_items_2(p_tenant, p_from, p_to, p_path, p_vars, p_vector, v_depth)
+                        FROM tenure.nearest_items_2(p_tenant, p_from, p_to, v_path, v_vars, v_part, p_vector, v_depth)
                             WITH ORDINALITY AS n (namespace, key, score, rank)
                         UNION ALL
                         SELECT w.namespace, w.key, w.rank
-                        FROM tenure.items_with_words_2(p_tenant, p_from, p_to, p_path, p_vars, p_words, v_depth)
+                        FROM tenure.items_with_words_2(p_tenant, p_from, p_to, v_path, v_vars, v_part, p_words, v_depth)
                             WITH ORDINALITY AS w (namespace, key, score, rank)
                     ) AS b
                     GROUP BY b.namespace, b.key
@@ -1056,7 +1072,7 @@ BEGIN
                     AND i.tenant_id = p_tenant -- wall:predicate
                     AND (i.expires_at IS NULL OR i.expires_at > now())
                     AND (v_free OR NOT tenure.item_expired_1(p_tenant, i.namespace, i.key, i.updated_at))
-                    AND (p_path IS NULL OR jsonb_path_match(i.value, p_path::jsonpath, p_vars::jsonb, true))
+                    AND tenure.item_matches_1(i.value, v_path, v_vars, v_part)
                     AND (
                         p_mode = 'none'
                         OR NOT EXISTS (
@@ -1083,7 +1099,7 @@ BEGIN
                 AND i.tenant_id = p_tenant -- wall:predicate
                 AND (i.expires_at IS NULL OR i.expires_at > now())
                 AND (v_free OR NOT tenure.item_expired_1(p_tenant, i.namespace, i.key, i.updated_at))
-                AND (p_path IS NULL OR jsonb_path_match(i.value, p_path::jsonpath, p_vars::jsonb, true))
+                AND tenure.item_matches_1(i.value, v_path, v_vars, v_part)
                 AND (
                     p_mode = 'none'
                     OR NOT EXISTS (
@@ -1261,11 +1277,11 @@ $$;
 
 REVOKE ALL ON FUNCTION
     tenure.read_heads_3, tenure.list_heads_3, tenure.channel_history_3, tenure.list_threads_2,
-    tenure.read_items_2, tenure.nearest_items_2, tenure.items_with_words_2, tenure.search_items_2,
-    tenure.list_namespaces_2, tenure.item_index_2, tenure.unembedded_items_2
+    tenure.read_items_2, tenure.item_matches_1, tenure.nearest_items_2, tenure.items_with_words_2,
+    tenure.search_items_2, tenure.list_namespaces_2, tenure.item_index_2, tenure.unembedded_items_2
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     tenure.read_heads_3, tenure.list_heads_3, tenure.channel_history_3, tenure.list_threads_2,
-    tenure.read_items_2, tenure.nearest_items_2, tenure.items_with_words_2, tenure.search_items_2,
-    tenure.list_namespaces_2, tenure.item_index_2, tenure.unembedded_items_2
+    tenure.read_items_2, tenure.item_matches_1, tenure.nearest_items_2, tenure.items_with_words_2,
+    tenure.search_items_2, tenure.list_namespaces_2, tenure.item_index_2, tenure.unembedded_items_2
 TO tenure_app;
