@@ -728,7 +728,7 @@ DECLARE
             AND tenure.item_matches_1(i.value, $4, $5, $9)
         LIMIT 1
     $q$;
-    v_score text := 'tenure.cosine_1(v.embedding, $6)';
+    v_score text := 'coalesce(nullif(tenure.cosine_1(v.embedding, $6), ''NaN''), 0)';
 BEGIN
     v_free := NOT EXISTS (
         SELECT
@@ -746,7 +746,8 @@ BEGIN
     WHERE e.extname = 'vector' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE');
     IF v_schema IS NOT NULL THEN
         v_score := format(
-            '1 - (v.embedding::%1$I.vector OPERATOR(%1$I.<=>) $6::%1$I.vector)', v_schema);
+            'coalesce(nullif(1 - (v.embedding::%1$I.vector OPERATOR(%1$I.<=>) $6::%1$I.vector), ''NaN''), 0)',
+            v_schema);
     END IF;
 
     SELECT count(*) > 2000 INTO v_many
@@ -810,20 +811,66 @@ BEGIN
         END IF;
     END IF;
 
+    -- A filter costs less than a distance, a look at the item costs more.
+    IF p_path IS NULL THEN
+        RETURN QUERY EXECUTE format(
+            $q$
+            SELECT b.namespace, b.key, b.score
+            FROM (
+                SELECT n.namespace, n.key, n.score, i.place
+                FROM (
+                    SELECT v.namespace, v.key, max(v.score) AS score
+                    FROM unnest($2, $3) AS r (first, after)
+                    CROSS JOIN LATERAL (
+                        SELECT v.namespace, v.key, %s AS score
+                        FROM tenure.item_vector AS v
+                        WHERE v.namespace >= r.first
+                            AND v.namespace < r.after
+                            AND v.dims = cardinality($6)
+                            AND v.tenant_id = $1 -- wall:predicate
+                        OFFSET 0
+                    ) AS v
+                    GROUP BY v.namespace, v.key
+                    ORDER BY max(v.score) DESC
+                    OFFSET 0
+                ) AS n
+                CROSS JOIN LATERAL (
+                    SELECT i.place
+                    FROM tenure.item AS i
+                    WHERE i.namespace = n.namespace
+                        AND i.key = n.key
+                        AND i.tenant_id = $1 -- wall:predicate
+                        AND (i.expires_at IS NULL OR i.expires_at > now())
+                        AND ($8 OR NOT tenure.item_expired_1($1, i.namespace, i.key, i.updated_at))
+                    LIMIT 1
+                ) AS i
+                ORDER BY n.score DESC
+                FETCH FIRST $7 ROWS WITH TIES
+            ) AS b
+            JOIN tenure.item_namespace AS s ON s.namespace = b.namespace
+            WHERE true
+                AND s.tenant_id = $1 -- wall:predicate
+            ORDER BY b.score DESC, s.position, b.place
+            LIMIT $7
+            $q$,
+            v_score)
+        USING p_tenant, p_from, p_to, p_path, p_vars, p_vector, p_count, v_free;
+        RETURN;
+    END IF;
     RETURN QUERY EXECUTE format(
         $q$
         SELECT b.namespace, b.key, b.score
         FROM (
-            SELECT v.namespace, v.key, v.place, max(coalesce(nullif(%s, 'NaN'), 0)) AS score
+            SELECT v.namespace, v.key, v.place, max(v.score) AS score
             FROM unnest($2, $3) AS r (first, after)
             CROSS JOIN LATERAL (
-                SELECT i.namespace, i.key, i.place, e.embedding
+                SELECT i.namespace, i.key, i.place, %s AS score
                 FROM tenure.item AS i
-                JOIN tenure.item_vector AS e ON e.namespace = i.namespace AND e.key = i.key
+                JOIN tenure.item_vector AS v ON v.namespace = i.namespace AND v.key = i.key
                 WHERE i.namespace >= r.first
                     AND i.namespace < r.after
-                    AND e.dims = cardinality($6)
-                    AND e.tenant_id = $1 -- wall:predicate
+                    AND v.dims = cardinality($6)
+                    AND v.tenant_id = $1 -- wall:predicate
                     AND i.tenant_id = $1 -- wall:predicate
                     AND (i.expires_at IS NULL OR i.expires_at > now())
                     AND ($8 OR NOT tenure.item_expired_1($1, i.namespace, i.key, i.updated_at))
