@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,3 +198,51 @@ async def test_a_caller_that_is_cancelled_takes_nobody_along() -> None:
 
     assert first.cancelled() or first.cancelling()
     assert batches[1].writes[0].put.vectors
+
+
+def test_a_provider_string_makes_the_embedder_and_names_it(tmp_path: Path) -> None:
+    """In a process of its own, where LangChain is a stand-in: the real one is not installed here."""
+    (tmp_path / "langchain").mkdir()
+    (tmp_path / "langchain" / "__init__.py").touch()
+    (tmp_path / "langchain" / "embeddings.py").write_text("""
+from langchain_core.embeddings import DeterministicFakeEmbedding
+def init_embeddings(model):
+    assert model == "openai:text-embedding-3-small", model
+    return DeterministicFakeEmbedding(size=4)
+""")
+    asked = _run(
+        """
+from langgraph.store.base import PutOp
+from tenure_client import TenureStore
+from tenure_client.store_operations import Batch
+MODEL = "openai:text-embedding-3-small"
+store = TenureStore("localhost:1", api_key="tn_x", index={"dims": 4, "embed": MODEL})
+batch = Batch([PutOp(("ns",), "key", {"text": "words"})], store._indexing, store.search_mode)
+store._embedder.embed(batch)
+print(store._indexing.wire.embedder, len(batch.writes[0].put.vectors[0].values))
+""",
+        tmp_path,
+    )
+
+    assert (asked.stdout, asked.stderr) == ("openai:text-embedding-3-small 4\n", "")
+
+
+def test_a_provider_string_without_langchain_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "langchain.py").write_text("raise ImportError('as if it were not installed')")
+
+    asked = _run("import tenure_client.indexing as i; i.Indexing({'dims': 4, 'embed': 'openai:x'})", tmp_path)
+
+    assert asked.returncode == 1
+    assert "pip install 'langchain>=" in asked.stderr.splitlines()[-1]
+
+
+def _run(source: str, first_on_path: Path) -> subprocess.CompletedProcess[str]:
+    paths = [str(first_on_path), *sys.path]
+    return subprocess.run(
+        [sys.executable, "-c", source],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
