@@ -179,8 +179,9 @@ def test_without_postgres_it_ends_and_says_so(open_folder: Path) -> None:
     needs_proc()
     with DevProcess(open_folder) as dev:
         dev.ready()
-        (postmaster,) = (pid for pid, name in processes_of(dev.data_dir).items() if "/postgres -D" in name)
-        os.kill(postmaster, signal.SIGKILL)
+        # A backend that has just been forked still has the postmaster's name.
+        (pid_file,) = dev.data_dir.rglob("postmaster.pid")
+        os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
         assert dev.process.wait() == 1
         assert "Postgres ended by itself" in dev.output()
     wait_for_none_of(dev.data_dir)

@@ -205,10 +205,15 @@ def test_a_provider_string_makes_the_embedder_and_names_it(tmp_path: Path) -> No
     (tmp_path / "langchain").mkdir()
     (tmp_path / "langchain" / "__init__.py").touch()
     (tmp_path / "langchain" / "embeddings.py").write_text("""
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import Embeddings
+class Counts(Embeddings):
+    def embed_documents(self, texts):
+        return [[len(text), 1, 2, 3] for text in texts]
+    def embed_query(self, text):
+        return self.embed_documents([text])[0]
 def init_embeddings(model):
     assert model == "openai:text-embedding-3-small", model
-    return DeterministicFakeEmbedding(size=4)
+    return Counts()
 """)
     asked = _run(
         """
