@@ -47,7 +47,13 @@ def report(
 
 def targets_table(goals: Sequence[Target]) -> str:
     """Return the table of targets."""
-    head = ["Targets (Tenure as a multiple of AsyncPostgresSaver or -Store)", "measured", "floor", "goal", ""]
+    head = [
+        "Targets (Tenure as a multiple of AsyncPostgresSaver, or of the store that is named)",
+        "measured",
+        "floor",
+        "goal",
+        "",
+    ]
     rows = [
         [
             goal.label,

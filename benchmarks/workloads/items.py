@@ -62,7 +62,7 @@ class _Concurrent(StoreWorkload):
 
     @property
     def spread(self) -> str:
-        """Name of the shape with processes, which is the one that is judged."""
+        """Name of the shape with processes."""
         return f"{self.processes} processes x {self.tasks}"
 
     @property

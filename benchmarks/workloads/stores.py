@@ -7,8 +7,8 @@ from benchmarks.workloads.items import FilterSearches, Gets, Puts
 from benchmarks.workloads.vectors import VectorSearches
 
 _SHAPES = (
-    "Targets look at the shape with processes, many services that share one memory: each has a store object "
-    "and a pool of its own. In one process AsyncPostgresStore's background task folds what its tasks ask "
+    "Processes are many services that share one memory: each has a store object and a pool of its own. "
+    "In one process AsyncPostgresStore's background task folds what its tasks ask "
     "for at one time, as Tenure's client does."
 )
 _VECTORS = (

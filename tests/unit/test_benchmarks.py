@@ -93,18 +93,20 @@ def test_a_flood_may_double_what_another_tenant_waits_and_no_more(beside: float,
 
 
 @pytest.mark.parametrize(("work", "unit"), [("store-put-32", "puts/s"), ("store-get-32", "gets/s")])
+@pytest.mark.parametrize("shape", ["8 processes x 4", "1 process x 32"])
 @pytest.mark.parametrize(("rate", "verdict"), [(200.0, "ok"), (199.0, "MISSED")])
-def test_stores_are_judged_with_many_services_that_have_one_each(
-    work: str, unit: str, rate: float, verdict: str
+def test_stores_are_judged_in_both_shapes_each_colour_beside_its_own(
+    work: str, unit: str, shape: str, rate: float, verdict: str
 ) -> None:
-    spread, together = f"8 processes x 4, {unit}", f"1 process x 32, {unit}"
+    metric = f"{shape}, {unit}"
     found = results(
-        (work, "postgres", spread, 100.0, None),
-        (work, "tenure", spread, rate, None),
-        (work, "postgres", together, 100.0, None),
-        (work, "tenure", together, 1.0, None),
+        (work, "postgres", metric, 100.0, None),
+        (work, "tenure", metric, rate, None),
+        (work, "postgres-sync", metric, 10.0, None),
+        (work, "tenure-sync", metric, rate / 10, None),
     )
-    assert by_label(found)[f"store, {spread}"].verdict == verdict
+    assert by_label(found)[f"store, {metric}, of AsyncPostgresStore's"].verdict == verdict
+    assert by_label(found)[f"store, {metric}, of PostgresStore's"].verdict == verdict
 
 
 @pytest.mark.parametrize("quick", [False, True])
