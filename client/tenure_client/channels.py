@@ -15,6 +15,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -27,7 +28,7 @@ from tenure.v1.store_pb2_grpc import StoreServiceStub
 
 from tenure_client.company import Company
 from tenure_client.errors import Unavailable
-from tenure_client.lanes import Lane, Send
+from tenure_client.lanes import Lane
 from tenure_client.riding import TaskRides, ThreadRides
 from tenure_client.sessions import AioSession, Metadata, OnAnswer, Session, SyncSession
 from tenure_client.target import Target
@@ -94,7 +95,8 @@ class _Pool(Generic[C, R]):
         make: Callable[[], C],
         size: int,
         open_session: Callable[[Stub], Session],
-        rides: Callable[[Send], R],
+        rides: Callable[[Lane], R],
+        company: Callable[[], Company | None],
     ) -> None:
         self.channels: list[C] = [make() for _ in range(size)]
         self._stubs = [Stub(channel) for channel in self.channels]
@@ -103,13 +105,14 @@ class _Pool(Generic[C, R]):
         self._sessions: dict[int, Session] = {}
         self._closed = False
         self._lock = threading.Lock()
-        self.writes: R = rides(self._send)
-        self.reads: R = rides(self._send)
+        self.writes: R = rides(Lane(self._send))
+        self.reads: R = rides(Lane(self._send))
         self.lanes: dict[str, R] = {
             "Write": self.writes,
             "Read": self.reads,
-            "WriteItems": rides(self._send),
-            "ReadItems": rides(self._send),
+            # Between two checkpoints of a thread LangGraph works: nobody asks again at once.
+            "WriteItems": rides(Lane(self._send, company())),
+            "ReadItems": rides(Lane(self._send, company())),
         }
         self.room = threading.Semaphore(_MAX_TRANSFERS)
         self.aroom = asyncio.Semaphore(_MAX_TRANSFERS)
@@ -176,7 +179,8 @@ class Channels:
                         self._make_sync,
                         self._connections,
                         lambda stub: SyncSession(stub, self._credentials),
-                        lambda send: ThreadRides(Lane(send, Company())),
+                        ThreadRides,
+                        Company,
                     )
                 pool = self._sync
         return pool
@@ -192,7 +196,8 @@ class Channels:
                     self._make_aio,
                     self._connections,
                     lambda stub: AioSession(stub, self._credentials),
-                    lambda send: TaskRides(loop, Lane(send)),
+                    partial(TaskRides, loop),
+                    lambda: None,
                 )
         return pool
 

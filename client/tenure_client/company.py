@@ -2,12 +2,14 @@
 
 The tasks of an event loop come back in one tick, and one batch carries what they ask next. Threads come back
 one by one: the first one would leave alone, and crowds would fall into batches of one and two, whose price
-is almost that of a full one. No I/O here, and no waiting but in `wait`.
+is almost that of a full one. So threads that have come back at once are given a moment to do so again.
+
+No I/O and no waiting here: a lane asks whether to hold its operations, which the lane's lock guards. A hold
+ends by itself, since it is a time, and whoever waits in the lane flushes it then.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -21,60 +23,57 @@ _MOST = 0.005
 
 
 class Company:
-    """What a lane knows of the threads that use it. Nobody waits for any before they came back in time once.
-
-    The lane's lock guards all but `wait`.
+    """What a lane knows of the threads that use it. None is waited for before all came back in time once.
 
     Args:
         clock: Returns the time in seconds.
-
-    Attributes:
-        close: Whether all threads that were answered last asked again at once. Another batch under way would
-            only part them.
-        awaited: Whether the thread that brought an answer waits for them, and will send what they ask.
     """
 
-    __slots__ = ("_all_back", "_answered_at", "_clock", "_due", "_patience", "awaited", "close")
+    __slots__ = ("_clock", "_close", "_due", "_holds", "_until")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.close = False
-        self.awaited = False
+        self._close = False
         self._due = 0
-        self._answered_at = 0.0
-        self._patience = 0.0
-        self._all_back = threading.Event()
+        self._holds = False
+        self._until = 0.0
 
-    def answered(self, count: int, pending: int, took: float) -> bool:
+    def answered(self, count: int, pending: int, took: float) -> None:
         """Note that threads are about to be told their outcomes.
 
         Args:
             count: How many.
             pending: Operations that wait in the lane meanwhile.
             took: Seconds since their batch left.
-
-        Returns:
-            Whether whoever tells them shall `wait` for them.
         """
         lone = count + pending < 2
         if lone or self._due:
-            self.close = False
+            self._close = False
         self._due = 0 if lone else max(min(count, CROWD - pending), 0)
-        self._answered_at = self._clock()
-        self._patience = min(_SHARE * took, _MOST)
-        self.awaited = self.close and self._due > 0
-        if self.awaited:
-            self._all_back.clear()
-        return self.awaited
+        self._until = self._clock() + min(_SHARE * took, _MOST)
+        self._holds = self._close and self._due > 0
 
     def joined(self) -> None:
         """Note that an operation was put into the lane."""
         if self._due:
             self._due -= 1
             if not self._due:
-                self.close = self._clock() < self._answered_at + self._patience
-                self._all_back.set()
+                self._close = self._clock() < self._until
+                self._holds = False
 
-    def wait(self) -> None:
-        """Wait until the threads are back, or have had the time for it."""
-        self._all_back.wait(self._patience)
+    def part(self) -> None:
+        """Expect nobody: those who were told have failed, and wait before they try again."""
+        self._close = self._holds = False
+        self._due = 0
+
+    def holds_for(self) -> float:
+        """Return the seconds for which operations wait for those who are due, 0 if they do not."""
+        return max(self._until - self._clock(), 0.0) if self._holds else 0.0
+
+    @property
+    def close(self) -> bool:
+        """Whether those who are answered together ask again at once.
+
+        Another batch under way would only part them.
+        """
+        return self._close and (not self._due or self._clock() < self._until)

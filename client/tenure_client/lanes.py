@@ -3,7 +3,8 @@
 A lane sends batches, at most two at a time. Whatever is submitted while those are under way leaves in the
 next one, so that a lone operation never waits and a crowd shares the price of a call. A batch that is held
 up, because somebody else holds a thread, is answered in parts, and the next may leave after the first one.
-Threads that ask at one time again and again send one batch at a time, see `company`.
+Threads that ask at one time again and again send one batch at a time, and may wait for one another for a
+moment, see `company`.
 There is one lane each for writes and reads of checkpoints and of items, in each process, for blocking
 callers, and in each event loop.
 
@@ -60,6 +61,7 @@ class Ticket:
         call: What to send.
         deadline: `time.monotonic()` until which somebody waits for the outcome.
         tell: Called once with the outcome, on whichever thread learns it.
+        lead: Called when its thread, which waits for room in the lane, is to flush for all when a hold ends.
 
     Attributes:
         lingers: Whether it may wait a moment for company.
@@ -67,12 +69,19 @@ class Ticket:
         settled: Whether nobody waits for the outcome any more.
     """
 
-    __slots__ = ("call", "deadline", "flight", "leaves_at", "lingers", "settled", "size", "tell")
+    __slots__ = ("call", "deadline", "flight", "lead", "leaves_at", "lingers", "settled", "size", "tell")
 
-    def __init__(self, call: Call, deadline: float, tell: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        deadline: float,
+        tell: Callable[[Outcome], None],
+        lead: Callable[[], None] = lambda: None,
+    ) -> None:
         self.call = call
         self.deadline = deadline
         self.tell = tell
+        self.lead = lead
         self.size = call.size + _OVERHEAD
         self.flight: _Flight | None = None
         self.settled = False
@@ -188,7 +197,7 @@ class Lane:
 
     Args:
         send: Sends a batch.
-        company: If threads use the lane: which of them the thread that brings an answer waits for.
+        company: If threads use the lane: which of them are waited for.
     """
 
     def __init__(self, send: Send, company: Company | None = None) -> None:
@@ -238,6 +247,18 @@ class Lane:
             left = first.leaves_at - time.monotonic()
             return left if left > 0 else LINGER
 
+    def flushes_after(self, ticket: Ticket) -> float | None:
+        """Return the seconds after which whoever waits for an operation flushes, None if others will."""
+        if ticket.flight is not None:
+            return None
+        if ticket.waits():
+            return LINGER
+        if self._company is None:
+            return None
+        with self._lock:
+            # A hold may have ended since the last flush. Without room, whoever brings an answer flushes.
+            return self._company.holds_for() or (0.0 if self._has_room() else None)
+
     def give_up(self, ticket: Ticket) -> TenureError:
         """Take an operation out for which nobody waits any more, and return what became of it."""
         with self._lock:
@@ -245,6 +266,9 @@ class Lane:
             if flight is None:
                 if ticket in self._pending:
                     self._pending.remove(ticket)
+                heir = self._leader()
+                if heir is not None:
+                    heir.lead()
                 return DeadlineExceeded("the operation was not sent in time; raise timeout=")
             answered = flight.over
             flight.give_up(ticket)
@@ -276,7 +300,12 @@ class Lane:
         company = self._company
         if company is None or len(self._pending) >= CROWD:
             return self._in_flight < MAX_IN_FLIGHT
-        return not company.awaited and self._in_flight < (1 if company.close else MAX_IN_FLIGHT)
+        return not company.holds_for() and self._in_flight < (1 if company.close else MAX_IN_FLIGHT)
+
+    def _leader(self) -> Ticket | None:
+        """Return whose thread is to flush when the hold ends: nobody else may come by."""
+        held = self._company is not None and self._company.holds_for() and self._pending
+        return self._pending[0] if held else None
 
     def _all_linger(self) -> bool:
         if len(self._pending) >= CROWD or not self._pending[0].leaves_at:
@@ -304,27 +333,29 @@ class Lane:
                 return
             else:
                 outcomes = []
-            freed, awaits = self._make_room(flight), False
-            if freed:
-                self._answered_at = now = time.monotonic()
-                if self._company is not None and not isinstance(answer, TenureError):
-                    took = now - flight.left_at
-                    awaits = self._company.answered(len(outcomes), len(self._pending), took)
+            leader = None
+            if freed := self._make_room(flight):
+                self._answered_at = time.monotonic()
+                leader = self._note_company(flight, outcomes)
         try:
             if freed:
                 self.flush()
         finally:
             for ticket, outcome in outcomes:
                 ticket.tell(outcome)
-        if awaits:
-            self._await_company()
+            if leader is not None:
+                leader.lead()
 
-    def _await_company(self) -> None:
-        assert self._company is not None
-        self._company.wait()
-        with self._lock:
-            self._company.awaited = False
-        self.flush()
+    def _note_company(self, flight: _Flight, outcomes: Sequence[tuple[Ticket, Outcome]]) -> Ticket | None:
+        """Note who may come back; return whose thread is to flush when they have had the time for it."""
+        if self._company is None:
+            return None
+        if any(isinstance(outcome, TenureError) for _, outcome in outcomes):
+            self._company.part()
+        else:
+            took = self._answered_at - flight.left_at
+            self._company.answered(len(outcomes), len(self._pending), took)
+        return self._leader()
 
 
 def _request(tickets: Sequence[Ticket]) -> pb.SessionRequest:

@@ -1,10 +1,11 @@
-"""How callers wait for operations that travel in a lane: threads by a lock, tasks by a future."""
+"""How callers wait for operations that travel in a lane: threads by a queue, tasks by a future."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import queue
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ from tenure_client.lanes import LINGER, Lane, Outcome, Ticket
 
 _GLANCE = 1.0
 """Seconds between two looks at the deadlines, at most: so long a timer keeps a connection that was closed."""
+_LEAD: Outcome = object()
+"""In place of an outcome: flush the lane when its hold is over."""
 
 
 class ThreadRides:
@@ -28,29 +31,25 @@ class ThreadRides:
     def ride(self, call: Call) -> Any:
         """Send an operation and return its outcome, at `call.timeout` that it is late."""
         lane = self._lane
-        outcomes: list[Outcome] = []
-        arrived = threading.Lock()
-        arrived.acquire()
-
-        def tell(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            arrived.release()
-
-        ticket = Ticket(call, time.monotonic() + call.timeout, tell)
+        arrived: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        ticket = Ticket(call, time.monotonic() + call.timeout, arrived.put, partial(arrived.put, _LEAD))
         lane.add(ticket)
         try:
-            lane.flush()
-            while ticket.waits():
-                if arrived.acquire(timeout=LINGER):
-                    return outcomes[0]
+            while (left := ticket.deadline - time.monotonic()) > 0:
                 lane.flush()
-            if arrived.acquire(timeout=call.timeout):
-                return outcomes[0]
+                pause = lane.flushes_after(ticket)
+                with suppress(queue.Empty):
+                    outcome = arrived.get(timeout=left if pause is None else min(pause, left))
+                    if outcome is not _LEAD:
+                        return outcome
         except BaseException:
             lane.give_up(ticket)
             raise
         late = lane.give_up(ticket)
-        return outcomes[0] if outcomes else late
+        while not arrived.empty():
+            if (outcome := arrived.get()) is not _LEAD:
+                return outcome
+        return late
 
 
 class TaskRides:

@@ -43,6 +43,8 @@ class Sent:
         failure: What sending raises.
         on_batch: Is called after each batch.
         outcomes: What each operation was told, by its name.
+        tickets: The last one of each name.
+        led: Whose threads were told to flush for all.
     """
 
     def __init__(self, company: Company | None = None) -> None:
@@ -51,6 +53,8 @@ class Sent:
         self.failure: BaseException | None = None
         self.on_batch: Callable[[], None] = lambda: None
         self.outcomes: dict[str, list[Any]] = {}
+        self.tickets: dict[str, Ticket] = {}
+        self.led: list[str] = []
 
     def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> None:
         if self.failure is not None:
@@ -69,7 +73,10 @@ class Sent:
 
     def _add(self, name: str, mutation: pb.Mutation, seconds: float) -> Ticket:
         told = self.outcomes.setdefault(name, [])
-        ticket = Ticket(Call("Write", mutation, mutation.operation), time.monotonic() + seconds, told.append)
+        call = Call("Write", mutation, mutation.operation)
+        deadline = time.monotonic() + seconds
+        ticket = Ticket(call, deadline, told.append, lambda: self.led.append(name))
+        self.tickets[name] = ticket
         self.lane.add(ticket)
         return ticket
 
