@@ -69,23 +69,32 @@ class ServerProcess:
     def start(self) -> ServerProcess:
         """Start it and wait until it serves; again on the same port if it was started before."""
         self._ready_file.unlink(missing_ok=True)
-        self._child = Child.start(
-            [sys.executable, "-m", "tenure_server", "serve"],
-            cwd=self._folder,
-            log=self.log,
-            env=self._environment(),
-            grace=30.0,
-        )
+        self._child = self._launched()
         RUNNING.add(self)
         give_up = time.monotonic() + PATIENCE
         while not self._ready_file.exists():
-            if self._child.exit_code is not None or time.monotonic() > give_up:
+            ended = self._child.exit_code is not None
+            if ended and not self.listen.endswith(":0") and "cannot listen on" in tail(self.log, 3):
+                # While it was down, a connection from this machine may have been given its port.
+                ended = False
+                time.sleep(0.1)
+                self._child = self._launched()
+            if ended or time.monotonic() > give_up:
                 self.close()
                 raise AssertionError(f"the server does not serve:\n{tail(self.log, 100)}")
             time.sleep(0.01)
         ready = json.loads(self._ready_file.read_text())
         self.listen, self.admin_target = ready["target"], ready.get("admin_target")
         return self
+
+    def _launched(self) -> Child:
+        return Child.start(
+            [sys.executable, "-m", "tenure_server", "serve"],
+            cwd=self._folder,
+            log=self.log,
+            env=self._environment(),
+            grace=30.0,
+        )
 
     def terminate(self) -> None:
         """Ask it to drain, and return at once."""
