@@ -266,9 +266,9 @@ class Lane:
             if flight is None:
                 if ticket in self._pending:
                     self._pending.remove(ticket)
-                heir = self._leader()
-                if heir is not None:
-                    heir.lead()
+                if self._company is not None and self._pending:
+                    # It may have been the one who was to flush for all.
+                    self._pending[0].lead()
                 return DeadlineExceeded("the operation was not sent in time; raise timeout=")
             answered = flight.over
             flight.give_up(ticket)

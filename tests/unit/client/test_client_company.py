@@ -120,10 +120,12 @@ def test_who_waits_in_the_lane_flushes_when_the_wait_is_over(close: Sent, clock:
     assert close.lane.flushes_after(waiting) is None
 
 
-def test_another_flushes_for_one_that_gives_up(close: Sent) -> None:
+@pytest.mark.parametrize("seconds", [0, 1], ids=["during the wait", "when it is over"])
+def test_another_flushes_for_one_that_gives_up(close: Sent, clock: Clock, seconds: float) -> None:
     waiting = close.ticket("x")
     answer(close, 1)
     assert close.led == ["a"]
+    clock.now += seconds
 
     close.lane.give_up(close.tickets["a"])
 
