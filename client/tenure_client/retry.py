@@ -112,9 +112,17 @@ def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
         failure = None
         budget.extend(call.extra_seconds)
         maybe_applied = False
+        last: TenureError | None = None
         try:
             while True:
-                stamp(call, budget.begin_attempt(), observer)
+                try:
+                    timeout = budget.begin_attempt()
+                except DeadlineExceeded:
+                    if last is None:
+                        raise
+                    # The pause took longer than it was to: what is wrong is what the last attempt said.
+                    raise _verdict(last, call, maybe_applied) from None
+                stamp(call, timeout, observer)
                 outcome = yield call
                 try:
                     if isinstance(outcome, TenureError):
@@ -122,26 +130,26 @@ def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
                     reply = call.receive(outcome)
                     break
                 except TenureError as error:
+                    last = error
                     maybe_applied = maybe_applied or error.maybe_applied
-                    pause = _pause_after(error, call, maybe_applied, budget)
+                    pause = budget.pause_after(error)
+                    if pause is None:
+                        raise _verdict(error, call, maybe_applied) from None
                 yield Sleep(pause)
         except TenureError as error:
             failure = error
 
 
-def _pause_after(error: TenureError, call: Call, maybe_applied: bool, budget: Budget) -> float:
-    """Return the seconds until the next attempt, or raise what the attempts have come to."""
-    pause = budget.pause_after(error)
-    if pause is not None:
-        return pause
+def _verdict(error: TenureError, call: Call, maybe_applied: bool) -> TenureError:
+    """Return what the attempts have come to, of which this is the last one's error."""
     if call.mutates and maybe_applied and error.transient:
-        raise OutcomeUnknown(
+        return OutcomeUnknown(
             "the change may or may not have been applied; repeating the operation is safe "
             f"({type(error).__name__}: {error})",
             metadata=error.metadata,
             maybe_applied=True,
-        ) from None
-    raise error
+        )
+    return error
 
 
 def stamp(call: Call, timeout: float, observer: Observer) -> None:

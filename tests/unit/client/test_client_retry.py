@@ -198,3 +198,25 @@ def test_no_attempt_starts_after_the_deadline() -> None:
 
     with pytest.raises(errors.DeadlineExceeded):
         time.begin_attempt()
+
+
+@pytest.mark.parametrize(
+    ("plan", "failure", "told"),
+    [
+        (deletion, LOST, errors.OutcomeUnknown),
+        (deletion, NEVER_SENT, errors.Unavailable),
+        (reading, LOST, errors.Unavailable),
+    ],
+    ids=["change that may have been applied", "change that was not", "read"],
+)
+def test_after_a_pause_that_takes_too_long_the_last_attempt_has_the_last_word(
+    plan: Any, failure: errors.TenureError, told: type[errors.TenureError]
+) -> None:
+    clock = Clock()
+    moves = steps(plan(), budget(clock), Operation("00-trace"))
+    next(moves)
+    assert isinstance(moves.send(failure), Sleep)
+    clock.now += 60
+
+    with pytest.raises(told, match=failure.message):
+        moves.send(None)
