@@ -29,13 +29,12 @@ class Company:
         clock: Returns the time in seconds.
     """
 
-    __slots__ = ("_clock", "_close", "_due", "_holds", "_until")
+    __slots__ = ("_clock", "_close", "_due", "_until")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._close = False
         self._due = 0
-        self._holds = False
         self._until = 0.0
 
     def answered(self, count: int, pending: int, took: float) -> None:
@@ -51,7 +50,6 @@ class Company:
             self._close = False
         self._due = 0 if lone else max(min(count, CROWD - pending), 0)
         self._until = self._clock() + min(_SHARE * took, _MOST)
-        self._holds = self._close and self._due > 0
 
     def joined(self) -> None:
         """Note that an operation was put into the lane."""
@@ -59,16 +57,15 @@ class Company:
             self._due -= 1
             if not self._due:
                 self._close = self._clock() < self._until
-                self._holds = False
 
     def part(self) -> None:
         """Expect nobody: those who were told have failed, and wait before they try again."""
-        self._close = self._holds = False
+        self._close = False
         self._due = 0
 
     def holds_for(self) -> float:
         """Return the seconds for which operations wait for those who are due, 0 if they do not."""
-        return max(self._until - self._clock(), 0.0) if self._holds else 0.0
+        return max(self._until - self._clock(), 0.0) if self._close and self._due else 0.0
 
     @property
     def close(self) -> bool:

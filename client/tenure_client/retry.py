@@ -53,15 +53,18 @@ class Budget:
         """Allow more time, for a transfer that is known to be large."""
         self._deadline += seconds
 
-    def begin_attempt(self) -> float:
+    def begin_attempt(self, verdict: TenureError | None = None) -> float:
         """Count an attempt and return the seconds it may take, more than 0.
 
+        Args:
+            verdict: What the attempts before have come to.
+
         Raises:
-            DeadlineExceeded: No time is left.
+            TenureError: No time is left: `verdict`, or DeadlineExceeded if there was no attempt.
         """
         left = self._deadline - self._clock()
         if left <= 0:
-            raise DeadlineExceeded("no time is left for the operation; raise timeout=")
+            raise verdict or DeadlineExceeded("no time is left for the operation; raise timeout=")
         self.attempts += 1
         return left
 
@@ -112,17 +115,10 @@ def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
         failure = None
         budget.extend(call.extra_seconds)
         maybe_applied = False
-        last: TenureError | None = None
+        verdict: TenureError | None = None
         try:
             while True:
-                try:
-                    timeout = budget.begin_attempt()
-                except DeadlineExceeded:
-                    if last is None:
-                        raise
-                    # The pause took longer than it was to: what is wrong is what the last attempt said.
-                    raise _verdict(last, call, maybe_applied) from None
-                stamp(call, timeout, observer)
+                stamp(call, budget.begin_attempt(verdict), observer)
                 outcome = yield call
                 try:
                     if isinstance(outcome, TenureError):
@@ -130,11 +126,11 @@ def steps(plan: Plan[T], budget: Budget, observer: Observer) -> Steps[T]:
                     reply = call.receive(outcome)
                     break
                 except TenureError as error:
-                    last = error
                     maybe_applied = maybe_applied or error.maybe_applied
+                    verdict = _verdict(error, call, maybe_applied)
                     pause = budget.pause_after(error)
                     if pause is None:
-                        raise _verdict(error, call, maybe_applied) from None
+                        raise verdict from None
                 yield Sleep(pause)
         except TenureError as error:
             failure = error
