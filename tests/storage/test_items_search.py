@@ -35,6 +35,13 @@ async def test_search_by_meaning_takes_the_nearest_vector_of_an_item_and_the_oth
     assert await tenant.keys(vector=[1, 0], filter={"n": 1}, limit=2) == ["same", "two"]
 
 
+async def test_what_is_equally_near_comes_in_the_order_in_which_it_was_put(tenant: Tenant) -> None:
+    await tenant.write(put("far", vectors=[[0, 1]]), *(put(key, {"n": 1}, vectors=[[1, 0]]) for key in "zyx"))
+    assert await tenant.keys(vector=[1, 0], limit=2) == ["z", "y"]
+    assert await tenant.keys(vector=[1, 0], limit=2, offset=1) == ["y", "x"]
+    assert await tenant.keys(vector=[1, 0], filter={"n": 1}, limit=2) == ["z", "y"]
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 async def test_the_size_of_a_vector_does_not_matter(tenant: Tenant, size: float) -> None:
     await tenant.write(put("a", vectors=[[size, size]]), put("b", vectors=[[0, -size]]))

@@ -720,7 +720,7 @@ DECLARE
     v_keys text[];
     v_scores double precision[];
     v_of_item constant text := $q$
-        SELECT true
+        SELECT i.place
         FROM tenure.item AS i
         WHERE i.namespace = v.namespace
             AND i.key = v.key
@@ -730,6 +730,7 @@ DECLARE
             AND tenure.item_matches_1(i.value, $4, $5, $9)
         LIMIT 1
     $q$;
+    v_found text;
     v_score text := 'coalesce(nullif(tenure.cosine_1(v.embedding, $6), ''NaN''), 0)';
 BEGIN
     v_free := NOT EXISTS (
@@ -785,7 +786,7 @@ BEGIN
                             WHERE v.namespace >= r.first AND v.namespace < r.after
                             OFFSET 0
                         )
-                        AND (%3$s)
+                        AND (%3$s) IS NOT NULL
                     ORDER BY v.embedding::%1$I.vector(%2$s) OPERATOR(%1$I.<=>) $6::%1$I.vector(%2$s)
                     LIMIT $7
                 ), best AS (
@@ -816,55 +817,34 @@ BEGIN
     -- A filter goes first, since it costs less than a distance: without pgvector much less. A look at the item costs
     -- more.
     IF p_path IS NULL THEN
-        RETURN QUERY EXECUTE format(
+        v_found := format(
             $q$
-            SELECT b.namespace, b.key, b.score
+            SELECT v.namespace, v.key, v.score, i.place
             FROM (
-                SELECT n.namespace, n.key, n.score, i.place
-                FROM (
-                    SELECT v.namespace, v.key, max(v.score) AS score
-                    FROM unnest($2, $3) AS r (first, after)
-                    CROSS JOIN LATERAL (
-                        SELECT v.namespace, v.key, %s AS score
-                        FROM tenure.item_vector AS v
-                        WHERE v.namespace >= r.first
-                            AND v.namespace < r.after
-                            AND v.dims = cardinality($6)
-                            AND v.tenant_id = $1 -- wall:predicate
-                        OFFSET 0
-                    ) AS v
-                    GROUP BY v.namespace, v.key
-                    ORDER BY max(v.score) DESC
-                    OFFSET 0
-                ) AS n
+                SELECT e.namespace, e.key, max(e.score) AS score
+                FROM unnest($2, $3) AS r (first, after)
                 CROSS JOIN LATERAL (
-                    SELECT i.place
-                    FROM tenure.item AS i
-                    WHERE i.namespace = n.namespace
-                        AND i.key = n.key
-                        AND i.tenant_id = $1 -- wall:predicate
-                        AND (i.expires_at IS NULL OR i.expires_at > now())
-                        AND ($8 OR NOT tenure.item_expired_1($1, i.namespace, i.key, i.updated_at))
-                    LIMIT 1
-                ) AS i
-                ORDER BY n.score DESC
-                FETCH FIRST $7 ROWS WITH TIES
-            ) AS b
-            JOIN tenure.item_namespace AS s ON s.namespace = b.namespace
-            WHERE true
-                AND s.tenant_id = $1 -- wall:predicate
-            ORDER BY b.score DESC, s.position, b.place
-            LIMIT $7
+                    SELECT v.namespace, v.key, %s AS score
+                    FROM tenure.item_vector AS v
+                    WHERE v.namespace >= r.first
+                        AND v.namespace < r.after
+                        AND v.dims = cardinality($6)
+                        AND v.tenant_id = $1 -- wall:predicate
+                    OFFSET 0
+                ) AS e
+                GROUP BY e.namespace, e.key
+                ORDER BY max(e.score) DESC
+                OFFSET 0
+            ) AS v
+            CROSS JOIN LATERAL (%s) AS i
+            ORDER BY v.score DESC
+            FETCH FIRST $7 ROWS WITH TIES
             $q$,
-            v_score)
-        USING p_tenant, p_from, p_to, p_path, p_vars, p_vector, p_count, v_free;
-        RETURN;
-    END IF;
-    RETURN QUERY EXECUTE format(
-        $q$
-        SELECT b.namespace, b.key, b.score
-        FROM (
-            SELECT v.namespace, v.key, v.place, max(v.score) AS score
+            v_score, v_of_item);
+    ELSE
+        v_found := format(
+            $q$
+            SELECT v.namespace, v.key, max(v.score) AS score, v.place
             FROM unnest($2, $3) AS r (first, after)
             CROSS JOIN LATERAL (
                 SELECT i.namespace, i.key, i.place, %s AS score
@@ -881,14 +861,20 @@ BEGIN
                 %s
             ) AS v
             GROUP BY v.namespace, v.key, v.place
-        ) AS b
+            $q$,
+            v_score, CASE WHEN v_many THEN '' ELSE 'OFFSET 0' END);
+    END IF;
+    RETURN QUERY EXECUTE format(
+        $q$
+        SELECT b.namespace, b.key, b.score
+        FROM (%s) AS b
         JOIN tenure.item_namespace AS s ON s.namespace = b.namespace
         WHERE true
             AND s.tenant_id = $1 -- wall:predicate
         ORDER BY b.score DESC, s.position, b.place
         LIMIT $7
         $q$,
-        v_score, CASE WHEN v_many THEN '' ELSE 'OFFSET 0' END)
+        v_found)
     USING p_tenant, p_from, p_to, p_path, p_vars, p_vector, p_count, v_free, p_part;
 END
 $$;
