@@ -20,21 +20,8 @@ from tenure_client.lanes import Lane
 from tenure_client.riding import ThreadRides
 from tenure_client.target import Target
 
+from tests.harness.clock import Clock
 from tests.unit.client.sending import Sent
-
-
-class Clock:
-    """A clock that the test moves.
-
-    Attributes:
-        now: Seconds.
-    """
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -52,8 +39,8 @@ def sent(company: Company) -> Sent:
     return Sent(company)
 
 
-def answer(sent: Sent, at: int, *codes: int) -> None:
-    sent.batches[at].answer(sent.batches[at].results(*codes))
+def answer(sent: Sent, at: int) -> None:
+    sent.batches[at].answer(sent.batches[at].results())
 
 
 @pytest.fixture

@@ -14,20 +14,12 @@ from tenure_client.held import HeldValues
 from tenure_client.retry import BASE, CAP, Budget, Sleep, steps
 from tenure_client.tracing import Operation
 
+from tests.harness.clock import Clock
+
 LOST = errors.Unavailable("connection lost", maybe_applied=True)
 NEVER_SENT = errors.Unavailable("nobody listens")
 NO_ANSWER = errors.DeadlineExceeded("no answer", maybe_applied=True)
 REFUSED = errors.DeadlineExceeded("too late, not applied")
-
-
-class Clock:
-    """Time that passes only when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def budget(clock: Clock, jitter: float = 1.0, timeout: float = 10.0) -> Budget:

@@ -11,17 +11,9 @@ from tenure_server.domain import TenantId
 from tenure_server.metering import Meter
 from tenure_server.rates import Amount, Rates
 
+from tests.harness.clock import Clock
+
 TENANT = TenantId(uuid4())
-
-
-class Clock:
-    """Time that stands still unless somebody moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Buckets:
