@@ -40,6 +40,9 @@ _MIB = 1024 * 1024
 _MAX_TRANSFERS = 2
 """Transfers in slices at a time, of blocking callers and on each loop. They share the connection's bandwidth
 anyway, and the server refuses a tenant's fifth."""
+_MAX_SEARCHES = 4
+"""Batches of searches at a time. The server works on as many searches of a tenant: in one batch they would
+wait for one another."""
 OPTIONS: Sequence[tuple[str, Any]] = (
     # Larger messages travel in slices; the limits stay modest so that no peer can fill our memory.
     ("grpc.max_receive_message_length", 4 * _MIB),
@@ -113,6 +116,7 @@ class _Pool(Generic[C, R]):
             # Between two checkpoints of a thread LangGraph works: nobody asks again at once.
             "WriteItems": rides(Lane(self._send, company())),
             "ReadItems": rides(Lane(self._send, company())),
+            "SearchItems": rides(Lane(self._send, max_in_flight=_MAX_SEARCHES)),
         }
         self.room = threading.Semaphore(_MAX_TRANSFERS)
         self.aroom = asyncio.Semaphore(_MAX_TRANSFERS)

@@ -1,12 +1,12 @@
 """Lanes: operations that are ready together travel together.
 
-A lane sends batches, at most two at a time. Whatever is submitted while those are under way leaves in the
+A lane sends batches, a few at a time. Whatever is submitted while those are under way leaves in the
 next one, so that a lone operation never waits and a crowd shares the price of a call. A batch that is held
 up, because somebody else holds a thread, is answered in parts, and the next may leave after the first one.
 Threads that ask at one time again and again send one batch at a time, and may wait for one another for a
 moment, see `company`.
-There is one lane each for writes and reads of checkpoints and of items, in each process, for blocking
-callers, and in each event loop.
+There is one lane each for writes and reads of checkpoints and of items, and for searches, in each process,
+for blocking callers, and in each event loop.
 
 No I/O here: a `Ticket` is told the outcome, and whoever submitted it waits in its own way and for its own
 time. So a caller that gives up neither cancels nor delays its neighbours.
@@ -33,7 +33,7 @@ from tenure_client.retry import wanted_ms
 from tenure_client.statuses import from_status
 
 MAX_IN_FLIGHT = 2
-"""Batches of one lane at a time. With one, the server would idle while the answer travels; with more,
+"""Batches of most lanes at a time. With one, the server would idle while the answer travels; with more,
 batches become smaller without being answered sooner."""
 MAX_OPERATIONS = 256
 LINGER = 0.002
@@ -198,11 +198,15 @@ class Lane:
     Args:
         send: Sends a batch.
         company: If threads use the lane: which of them are waited for.
+        max_in_flight: Batches at a time.
     """
 
-    def __init__(self, send: Send, company: Company | None = None) -> None:
+    def __init__(
+        self, send: Send, company: Company | None = None, max_in_flight: int = MAX_IN_FLIGHT
+    ) -> None:
         self._send = send
         self._company = company
+        self._max_in_flight = max_in_flight
         self._to_be_flushed = False
         self._lock = threading.Lock()
         self._pending: deque[Ticket] = deque()
@@ -299,8 +303,8 @@ class Lane:
     def _has_room(self) -> bool:
         company = self._company
         if company is None or len(self._pending) >= CROWD:
-            return self._in_flight < MAX_IN_FLIGHT
-        return not company.holds_for() and self._in_flight < (1 if company.close else MAX_IN_FLIGHT)
+            return self._in_flight < self._max_in_flight
+        return not company.holds_for() and self._in_flight < (1 if company.close else self._max_in_flight)
 
     def _leader(self) -> Ticket | None:
         """Return whose thread is to flush when the hold ends: nobody else may come by."""

@@ -19,19 +19,16 @@ _PAGE_OVERHEAD = 4096
 def read(group: pb.StoreGroup, extra_seconds: float = 0) -> Plan[Sequence[pb.StoreResult]]:
     """Answer a group of reads, of any size.
 
-    Searches travel alone: they may take long, and must not hold up what shares a batch with them.
+    Searches have a lane of their own: they may take long, and what is quick must not share a batch with them.
     """
-    if any(op.HasField("search") for op in group.ops):
-        request = pb.BatchRequest(groups=[group])
-        call = Call(
-            "Batch",
-            request,
-            request.groups[0].operation,
-            extra_seconds=extra_seconds,
-            receive=_only_result,
-        )
-    else:
-        call = Call("ReadItems", group, group.operation, shape=Shape.BATCHED, receive=_checked)
+    call = Call(
+        "SearchItems" if any(op.HasField("search") for op in group.ops) else "ReadItems",
+        group,
+        group.operation,
+        shape=Shape.BATCHED,
+        extra_seconds=extra_seconds,
+        receive=_checked,
+    )
     if call.size <= MAX_UNARY_REQUEST:
         result: pb.StoreGroupResult = yield call
         if not result.omitted:

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 Serve = Callable[[pb.SessionRequest, Send], Awaitable[None]]
 """Serves one batch; sends the parts of its answer without call ids."""
 
-_MAX_BATCHES = 8
-"""Batches of one session at a time; four lanes of a client have eight. One that was answered in part, and
-waits for a busy thread or a long search, does not count: others would wait with it. The gate bounds those."""
+_MAX_BATCHES = 12
+"""Batches of one session at a time; the five lanes of a client have twelve. One that was answered in part,
+and waits for a busy thread or a long search, does not count: others would wait with it. The gate bounds
+those."""
 _METHODS = {
     "write": "CheckpointService/Write",
     "read": "CheckpointService/Read",

@@ -42,7 +42,8 @@ SECTIONS = {
                                ORDER BY 1)
              FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
              WHERE a.grantee <> p.proowner)
-        FROM pg_proc AS p WHERE p.pronamespace = 'tenure'::regnamespace""",
+        FROM pg_proc AS p
+        WHERE p.pronamespace = 'tenure'::regnamespace AND p.proname NOT LIKE 'nearest_by_index_%'""",
     "roles: superuser, bypass, create role, create database": """
         SELECT rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb
         FROM pg_roles WHERE rolname LIKE 'tenure%'""",
@@ -70,6 +71,24 @@ def test_tables_policies_grants_and_owners_are_as_checked_in(catalogue: psycopg.
     if os.environ.get("TENURE_TEST_UPDATE"):
         SNAPSHOT.write_text(found)
     assert found == SNAPSHOT.read_text()
+
+
+def test_what_asks_the_vector_indexes_is_the_servers_alone(
+    catalogue: psycopg.Connection[TupleRow],
+) -> None:
+    rows = catalogue.execute(
+        """
+        SELECT p.proname, pg_get_userbyid(p.proowner), p.provolatile::text, p.prosecdef,
+            has_function_privilege('tenure_app', p.oid, 'EXECUTE'),
+            has_function_privilege('tenure_ops', p.oid, 'EXECUTE')
+        FROM pg_proc AS p
+        WHERE p.pronamespace = 'tenure'::regnamespace AND p.proname LIKE 'nearest_by_index_%'
+        """
+    ).fetchall()
+    if not rows:
+        pytest.skip("this Postgres has no pgvector 0.8")
+    assert len(rows) == 5
+    assert {row[1:] for row in rows} == {("tenure_owner", "s", False, True, False)}
 
 
 def test_only_two_tables_have_no_tenant(catalogue: psycopg.Connection[TupleRow]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import LiteralString
 
 import psycopg
@@ -14,6 +14,7 @@ from tenure_server.storage.postgres.migrate import migrate
 
 from tests.harness.databases import Database
 from tests.storage.item_tenant import Tenant, opened, put, search
+from tests.storage.postgres.walls import cut_predicates, drop_policies
 
 DIMS = 384
 INDEX = Index(DIMS, "random")
@@ -41,7 +42,7 @@ def _ask_the_index(database: Database, above: int) -> None:
     with psycopg.connect(database.admin_url) as admin:
         row = admin.execute("SELECT pg_get_functiondef('tenure.nearest_items_2'::regproc)").fetchone()
         assert row is not None
-        few = row[0].replace("> 2000", f"> {above}").replace("LIMIT 2001", f"LIMIT {above + 1}")
+        few = row[0].replace("OFFSET 2000", f"OFFSET {above}")
         assert few != row[0]
         admin.execute(few)
 
@@ -109,6 +110,35 @@ async def test_the_index_is_used_where_there_are_many_vectors(tenant: Tenant, da
         app.execute("SELECT pg_stat_force_next_flush()")
         app.commit()
     assert _uses(database) > before
+
+
+@pytest.mark.parametrize(
+    ("walls", "leaks"),
+    [((cut_predicates,), False), ((drop_policies,), False), ((cut_predicates, drop_policies), True)],
+    ids=["no predicates", "no policies", "neither"],
+)
+async def test_the_index_shows_a_stranger_nothing_while_a_wall_stands(
+    database: Database, walls: Sequence[Callable[[Database], object]], leaks: bool
+) -> None:
+    if not _has_index(database):
+        pytest.skip("this Postgres has no pgvector 0.8")
+    for take_down in walls:
+        take_down(database)
+    async with opened(database, tenants=2) as (tenant, stranger):
+        await _fill(tenant)
+        with psycopg.connect(database.app_url) as app:
+            app.execute("SELECT set_config('app.tenant', %s, false)", [str(stranger.id)])
+            app.execute(
+                "SELECT set_config('enable_sort', 'off', false),"
+                " set_config('hnsw.iterative_scan', 'strict_order', false)"
+            )
+            row = app.execute(
+                f"SELECT seen, keys FROM tenure.nearest_by_index_{DIMS}_1("
+                "%s, '{ns}', '{nt}', NULL, NULL, NULL, %s::real[], 5, true)",
+                [stranger.id, _vectors(1)[0]],
+            ).fetchone()
+    assert row is not None
+    assert (row[0], len(row[1] or ())) == ((5, 5) if leaks else (0, 0))
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,6 @@ def test_threads_have_company_for_items_and_tasks_have_none() -> None:
     lanes = channels.sync().lanes
     try:
         have = {method: lane._lane._company is not None for method, lane in lanes.items()}
-        assert have == {"Write": False, "Read": False, "WriteItems": True, "ReadItems": True}
+        assert {method for method, company in have.items() if company} == {"WriteItems", "ReadItems"}
     finally:
         channels.close()

@@ -66,11 +66,17 @@ def test_an_empty_batch_sends_nothing(server: ItemServer, store: TenureStore) ->
     assert server.seen == []
 
 
-def test_a_search_travels_alone(server: ItemServer, store: TenureStore) -> None:
-    store.get(("a",), "k")
-    store.batch([GetOp(("a",), "k"), SearchOp(())])
+async def test_what_is_quick_shares_no_batch_with_a_search(server: ItemServer) -> None:
+    async with TenureStore(server.target, api_key="tn_test") as store:
+        await asyncio.gather(
+            *(store.aget(("a",), str(at)) for at in range(3)),
+            *(store.asearch(("a",)) for _ in range(3)),
+            store.abatch([GetOp(("a",), "k"), SearchOp(())]),
+        )
 
-    assert by(server) == [("Session", 1), ("Batch", 1)]
+    batches = [[kinds(group) for group in travelled.groups] for travelled in server.seen]
+    assert sorted(batches) == [[["get"]] * 3, [["search"]] * 3 + [["get", "search"]]]
+    assert {travelled.by for travelled in server.seen} == {"Session"}
 
 
 async def test_what_tasks_ask_in_one_tick_travels_together(server: ItemServer) -> None:
@@ -131,7 +137,7 @@ def test_what_does_not_fit_into_a_reply_is_fetched_in_slices(server: ItemServer,
         assert found is not None
         assert found.value == {"n": 1}
 
-    assert by(server) == [("Session", 1), ("BatchSliced", 1), ("Batch", 1), ("BatchSliced", 1)]
+    assert by(server) == [("Session", 1), ("BatchSliced", 1)] * 2
     ids = [group.operation.operation_id for group in server.groups]
     assert len(set(ids)) == 4, "the second call has another answer than the first one"
 

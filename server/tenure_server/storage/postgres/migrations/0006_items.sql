@@ -105,37 +105,6 @@ LANGUAGE sql IMMUTABLE AS $$
 SELECT hashtextextended('tenure.item ' || p_tenant::text, 0)
 $$;
 
--- Makes the HNSW indexes that are missing, if pgvector can be had: also some time after this file was applied.
--- Returns how many it made. They hold all tenants' vectors of one length.
-CREATE FUNCTION tenure.ensure_vector_indexes_1() RETURNS int
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    v_schema text;
-    v_dims int;
-    v_made int := 0;
-BEGIN
-    SELECT n.nspname INTO v_schema
-    FROM pg_catalog.pg_extension AS e
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
-    WHERE e.extname = 'vector'
-        AND string_to_array(substring(e.extversion FROM '^\d+\.\d+'), '.')::int[] >= '{0,8}'
-        AND pg_catalog.has_schema_privilege(n.oid, 'USAGE');
-    IF v_schema IS NULL THEN
-        RETURN 0;
-    END IF;
-    FOREACH v_dims IN ARRAY ARRAY[384, 512, 768, 1024, 1536] LOOP
-        IF to_regclass(format('tenure.item_vector_hnsw_%s', v_dims)) IS NULL THEN
-            EXECUTE format(
-                'CREATE INDEX item_vector_hnsw_%1$s ON tenure.item_vector '
-                'USING hnsw ((embedding::%2$I.vector(%1$s)) %2$I.vector_cosine_ops) WHERE dims = %1$s',
-                v_dims, v_schema);
-            v_made := v_made + 1;
-        END IF;
-    END LOOP;
-    RETURN v_made;
-END
-$$;
-
 -- What of a text can be found by its words. Postgres keeps at most 1 MiB of words.
 CREATE FUNCTION tenure.item_keywords_1(p_text text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE STRICT AS $$
@@ -195,5 +164,4 @@ $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tenure FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure TO tenure_app;
-REVOKE EXECUTE ON FUNCTION tenure.ensure_vector_indexes_1() FROM tenure_app;
 GRANT EXECUTE ON FUNCTION tenure.items_lock_1(uuid) TO tenure_ops;

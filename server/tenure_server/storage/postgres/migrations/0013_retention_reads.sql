@@ -690,6 +690,99 @@ SELECT p_path IS NULL
     OR (p_part IS NULL OR jsonb_contains(p_value, p_part)) AND jsonb_path_match(p_value, p_path, p_vars, true)
 $$;
 
+-- Makes the HNSW indexes that are missing, and what asks them, if pgvector can be had: also some time after this file
+-- was applied. Returns how many it made. An index holds all tenants' vectors of one length.
+--
+-- nearest_by_index_N_1 returns what is nearest to a vector of length N, in no order, and how many vectors it saw. Its
+-- caller says how the index is read, and puts pgvector's schema into the search path: an extension can be moved. Each
+-- length has a function of its own, since planning a text takes as long as the index does.
+CREATE FUNCTION tenure.ensure_vector_indexes_1() RETURNS int
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_schema text;
+    v_dims int;
+    v_made int := 0;
+BEGIN
+    SELECT n.nspname INTO v_schema
+    FROM pg_catalog.pg_extension AS e
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+    WHERE e.extname = 'vector'
+        AND string_to_array(substring(e.extversion FROM '^\d+\.\d+'), '.')::int[] >= '{0,8}'
+        AND pg_catalog.has_schema_privilege(n.oid, 'USAGE');
+    IF v_schema IS NULL THEN
+        RETURN 0;
+    END IF;
+    FOREACH v_dims IN ARRAY ARRAY[384, 512, 768, 1024, 1536] LOOP
+        CONTINUE WHEN to_regclass(format('tenure.item_vector_hnsw_%s', v_dims)) IS NOT NULL;
+        EXECUTE format(
+            'CREATE INDEX item_vector_hnsw_%1$s ON tenure.item_vector '
+            'USING hnsw ((embedding::%2$I.vector(%1$s)) %2$I.vector_cosine_ops) WHERE dims = %1$s',
+            v_dims, v_schema);
+        EXECUTE format(
+            $f$
+            CREATE OR REPLACE FUNCTION tenure.nearest_by_index_%1$s_1(
+                p_tenant uuid,
+                p_from text[],
+                p_to text[],
+                p_path jsonpath,
+                p_vars jsonb,
+                p_part jsonb,
+                p_vector real[],
+                p_count int,
+                p_free boolean,
+                OUT namespaces text[],
+                OUT keys text[],
+                OUT scores double precision[],
+                OUT seen int
+            )
+            LANGUAGE plpgsql STABLE AS $b$
+            #variable_conflict use_column
+            BEGIN
+                WITH near AS MATERIALIZED (
+                    SELECT v.namespace, v.key, v.embedding::vector(%1$s) <=> p_vector::vector(%1$s) AS d
+                    FROM tenure.item_vector AS v
+                    WHERE v.dims = %1$s
+                        AND v.tenant_id = p_tenant -- wall:predicate
+                        AND EXISTS (
+                            SELECT
+                            FROM unnest(p_from, p_to) AS r (first, after)
+                            WHERE v.namespace >= r.first AND v.namespace < r.after
+                            OFFSET 0
+                        )
+                        AND EXISTS (
+                            SELECT
+                            FROM tenure.item AS i
+                            WHERE i.namespace = v.namespace
+                                AND i.key = v.key
+                                AND i.tenant_id = p_tenant -- wall:predicate
+                                AND (i.expires_at IS NULL OR i.expires_at > now())
+                                AND (p_free OR NOT tenure.item_expired_1(p_tenant, i.namespace, i.key, i.updated_at))
+                                AND tenure.item_matches_1(i.value, p_path, p_vars, p_part)
+                            OFFSET 0
+                        )
+                    ORDER BY v.embedding::vector(%1$s) <=> p_vector::vector(%1$s)
+                    LIMIT p_count
+                ), best AS (
+                    SELECT n.namespace, n.key, min(n.d) AS d FROM near AS n GROUP BY n.namespace, n.key
+                )
+                SELECT
+                    array_agg(b.namespace), array_agg(b.key), array_agg(1 - b.d), (SELECT count(*) FROM near)
+                INTO namespaces, keys, scores, seen
+                FROM best AS b;
+            END
+            $b$
+            $f$,
+            v_dims);
+        EXECUTE format(
+            'REVOKE ALL ON FUNCTION tenure.nearest_by_index_%1$s_1 FROM PUBLIC;'
+            'GRANT EXECUTE ON FUNCTION tenure.nearest_by_index_%1$s_1 TO tenure_app',
+            v_dims);
+        v_made := v_made + 1;
+    END LOOP;
+    RETURN v_made;
+END
+$$;
+
 -- Returns the p_count items that are nearest to a vector, in the ranges p_from <= namespace < p_to.
 --
 -- An index is asked only where there are many vectors, and then whatever the planner thinks. What is filtered must
@@ -712,24 +805,14 @@ DECLARE
     v_free boolean;
     v_dims constant int := cardinality(p_vector);
     v_schema text;
+    v_search_path constant text := current_setting('search_path');
     v_iterates boolean;
     v_many boolean;
     v_wanted int := p_count * 2;
-    v_rows int;
+    v_seen int;
     v_namespaces text[];
     v_keys text[];
     v_scores double precision[];
-    v_of_item constant text := $q$
-        SELECT i.place
-        FROM tenure.item AS i
-        WHERE i.namespace = v.namespace
-            AND i.key = v.key
-            AND i.tenant_id = $1 -- wall:predicate
-            AND (i.expires_at IS NULL OR i.expires_at > now())
-            AND ($8 OR NOT tenure.item_expired_1($1, i.namespace, i.key, i.updated_at))
-            AND tenure.item_matches_1(i.value, $4, $5, $9)
-        LIMIT 1
-    $q$;
     v_found text;
     v_score text := 'coalesce(nullif(tenure.cosine_1(v.embedding, $6), ''NaN''), 0)';
 BEGIN
@@ -753,8 +836,7 @@ BEGIN
             v_schema);
     END IF;
 
-    SELECT count(*) > 2000 INTO v_many
-    FROM (
+    v_many := EXISTS (
         SELECT
         FROM unnest(p_from, p_to) AS r (first, after)
         CROSS JOIN LATERAL (
@@ -765,45 +847,22 @@ BEGIN
                 AND v.tenant_id = p_tenant -- wall:predicate
             OFFSET 0
         ) AS w
-        LIMIT 2001
-    ) AS c;
+        OFFSET 2000
+    );
     IF v_many AND v_iterates AND p_count <= 1000 THEN
         PERFORM
             set_config('hnsw.iterative_scan', 'strict_order', true),
             set_config('hnsw.ef_search', least(greatest(100, p_count * 2), 1000)::text, true),
-            set_config('enable_sort', 'off', true);
+            set_config('enable_sort', 'off', true),
+            set_config('search_path', quote_ident(v_schema), true);
         LOOP
-            EXECUTE format(
-                $q$
-                WITH near AS MATERIALIZED (
-                    SELECT v.namespace, v.key, v.embedding::%1$I.vector(%2$s) OPERATOR(%1$I.<=>) $6::%1$I.vector(%2$s) AS d
-                    FROM tenure.item_vector AS v
-                    WHERE v.dims = %2$s
-                        AND v.tenant_id = $1 -- wall:predicate
-                        AND EXISTS (
-                            SELECT
-                            FROM unnest($2, $3) AS r (first, after)
-                            WHERE v.namespace >= r.first AND v.namespace < r.after
-                            OFFSET 0
-                        )
-                        AND (%3$s) IS NOT NULL
-                    ORDER BY v.embedding::%1$I.vector(%2$s) OPERATOR(%1$I.<=>) $6::%1$I.vector(%2$s)
-                    LIMIT $7
-                ), best AS (
-                    SELECT n.namespace, n.key, min(n.d) AS d FROM near AS n GROUP BY n.namespace, n.key
-                )
-                SELECT
-                    array_agg(b.namespace), array_agg(b.key), array_agg(1 - b.d),
-                    (SELECT count(*) FROM near)
-                FROM best AS b
-                $q$,
-                v_schema, v_dims, v_of_item)
-            INTO v_namespaces, v_keys, v_scores, v_rows
-            USING p_tenant, p_from, p_to, p_path, p_vars, p_vector, v_wanted, v_free, p_part;
-            EXIT WHEN v_rows < v_wanted OR cardinality(v_keys) >= p_count;
+            EXECUTE format('SELECT f.* FROM tenure.nearest_by_index_%s_1($1, $2, $3, $4, $5, $6, $7, $8, $9) AS f', v_dims)
+            INTO v_namespaces, v_keys, v_scores, v_seen
+            USING p_tenant, p_from, p_to, p_path, p_vars, p_part, p_vector, v_wanted, v_free;
+            EXIT WHEN v_seen < v_wanted OR cardinality(v_keys) >= p_count;
             v_wanted := v_wanted * 4;
         END LOOP;
-        PERFORM set_config('enable_sort', 'on', true);
+        PERFORM set_config('enable_sort', 'on', true), set_config('search_path', v_search_path, true);
         IF cardinality(v_keys) >= p_count THEN
             RETURN QUERY
             SELECT b.namespace, b.key, b.score
@@ -836,11 +895,20 @@ BEGIN
                 ORDER BY max(e.score) DESC
                 OFFSET 0
             ) AS v
-            CROSS JOIN LATERAL (%s) AS i
+            CROSS JOIN LATERAL (
+                SELECT i.place
+                FROM tenure.item AS i
+                WHERE i.namespace = v.namespace
+                    AND i.key = v.key
+                    AND i.tenant_id = $1 -- wall:predicate
+                    AND (i.expires_at IS NULL OR i.expires_at > now())
+                    AND ($8 OR NOT tenure.item_expired_1($1, i.namespace, i.key, i.updated_at))
+                LIMIT 1
+            ) AS i
             ORDER BY v.score DESC
             FETCH FIRST $7 ROWS WITH TIES
             $q$,
-            v_score, v_of_item);
+            v_score);
     ELSE
         v_found := format(
             $q$
@@ -1311,6 +1379,7 @@ BEGIN
 END
 $$;
 
+REVOKE ALL ON FUNCTION tenure.ensure_vector_indexes_1 FROM PUBLIC;
 REVOKE ALL ON FUNCTION
     tenure.read_heads_3, tenure.list_heads_3, tenure.channel_history_3, tenure.list_threads_2,
     tenure.read_items_2, tenure.item_matches_1, tenure.nearest_items_2, tenure.items_with_words_2,
