@@ -30,7 +30,7 @@ from tenure_client.company import Company
 from tenure_client.errors import Unavailable
 from tenure_client.lanes import Lane
 from tenure_client.riding import TaskRides, ThreadRides
-from tenure_client.sessions import AioSession, Metadata, OnAnswer, Session, SyncSession
+from tenure_client.sessions import AioSession, Cancel, Metadata, OnAnswer, Session, SyncSession
 from tenure_client.target import Target
 
 C = TypeVar("C", grpc.Channel, grpc.aio.Channel)
@@ -142,7 +142,7 @@ class _Pool(Generic[C, R]):
         self._stubs.clear()
         self.channels.clear()
 
-    def _send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> None:
+    def _send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> Cancel:
         turn = next(self._turns)
         with self._lock:
             if self._closed:
@@ -150,7 +150,7 @@ class _Pool(Generic[C, R]):
             session = self._sessions.get(turn)
             if session is None or session.ended:
                 session = self._sessions[turn] = self._open_session(self._stubs[turn])
-        session.send(request, on_answer)
+        return session.send(request, on_answer)
 
 
 class Channels:

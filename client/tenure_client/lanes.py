@@ -14,182 +14,33 @@ time. So a caller that gives up neither cancels nor delays its neighbours.
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from google.protobuf.message import Message
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure.v1 import store_pb2
 
-from tenure_client.calls import MAX_UNARY_REQUEST, Call
+from tenure_client.calls import MAX_UNARY_REQUEST
 from tenure_client.company import CROWD, Company
-from tenure_client.errors import DeadlineExceeded, TenureError, Unavailable, UnreadableValue
+from tenure_client.errors import DeadlineExceeded, TenureError, Unavailable
+from tenure_client.flights import LINGER, PATIENCE, Flight, Outcome, Ticket
 from tenure_client.retry import wanted_ms
-from tenure_client.statuses import from_status
 
 MAX_IN_FLIGHT = 2
 """Batches of most lanes at a time. With one, the server would idle while the answer travels; with more,
 batches become smaller without being answered sooner."""
 MAX_OPERATIONS = 256
-LINGER = 0.002
-"""Seconds that pending writes wait for company. LangGraph stores what a task wrote just before it stores the
-next checkpoint, which would otherwise follow in a batch of its own: a fifth of the work of a lone turn."""
-PATIENCE = 0.02
-"""Seconds that they wait while a batch is under way: the next checkpoint is stored when it is answered."""
 _MAX_ABANDONED = 8
 """Batches that nobody waits for any more and that do not count as under way. The server works on them all the
 same: without a bound, callers that give up quickly would bury it, and their neighbours with it."""
-_OVERHEAD = 96
-"""Bytes that an operation takes in its batch beside its own, at most: its place, its time, its trace."""
 
-Outcome = Any
-"""A result of the batch, or a TenureError."""
-Send = Callable[[pb.SessionRequest, Callable[[Any], None]], None]
+Send = Callable[[pb.SessionRequest, Callable[[Any], None]], Callable[[], None]]
 """Sends a batch and sees to it that its second argument is called with each part of the answer, or once with
-a TenureError."""
-
-
-class Ticket:
-    """One operation in a lane.
-
-    Args:
-        call: What to send.
-        deadline: `time.monotonic()` until which somebody waits for the outcome.
-        tell: Called once with the outcome, on whichever thread learns it.
-        lead: Called when its thread, which waits for room in the lane, is to flush for all when a hold ends.
-
-    Attributes:
-        lingers: Whether it may wait a moment for company.
-        flight: The batch with which it left.
-        settled: Whether nobody waits for the outcome any more.
-    """
-
-    __slots__ = ("call", "deadline", "flight", "lead", "leaves_at", "lingers", "settled", "size", "tell")
-
-    def __init__(
-        self,
-        call: Call,
-        deadline: float,
-        tell: Callable[[Outcome], None],
-        lead: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.call = call
-        self.deadline = deadline
-        self.tell = tell
-        self.lead = lead
-        self.size = call.size + _OVERHEAD
-        self.flight: _Flight | None = None
-        self.settled = False
-        request = call.request
-        self.lingers = type(request) is pb.Mutation and request.HasField("put_writes")
-        self.leaves_at = time.monotonic() + LINGER if self.lingers else 0.0
-
-    def waits(self) -> bool:
-        """Whether it still waits for company; whoever added it flushes every `LINGER` seconds meanwhile."""
-        return self.flight is None and time.monotonic() < self.leaves_at + PATIENCE + LINGER
-
-
-class _Flight:
-    """A batch under way.
-
-    Attributes:
-        left_at: `time.monotonic()` when it was sent.
-        tickets: Its operations.
-        waiting: How many of them somebody waits for.
-        slow: Whether the server has said that it takes longer.
-        holds_place: Whether it counts among those that a lane may have under way.
-        over: Whether further answers are ignored.
-        abandoned: Whether it is over because nobody waits any more, and the server is not done with it.
-    """
-
-    __slots__ = (
-        "_in_order",
-        "_told",
-        "abandoned",
-        "holds_place",
-        "left_at",
-        "over",
-        "slow",
-        "tickets",
-        "waiting",
-    )
-
-    def __init__(self, tickets: Sequence[Ticket]) -> None:
-        self.left_at = time.monotonic()
-        self.tickets = tickets
-        self.waiting = len(tickets)
-        self.slow = False
-        self.holds_place = True
-        self.over = False
-        self.abandoned = False
-        self._in_order: list[Message] = []
-        self._told: set[int] = set()
-
-    def answered(self, answer: Any) -> list[tuple[Ticket, Outcome]]:
-        """Take an answer or a part of one, and return who is to be told what."""
-        if isinstance(answer, TenureError):
-            return self._failed(answer)
-        whole = getattr(answer, answer.WhichOneof("outcome") or "", None)
-        if not isinstance(whole, (pb.WriteResponse, pb.ReadResponse, store_pb2.BatchResponse)):
-            error = from_status(answer.status) or UnreadableValue("the server sent an empty answer")
-            return self._failed(error)
-        if answer.positions:
-            outcomes = self._told_apart(answer.positions, whole.results)
-            return outcomes if answer.more else outcomes + self._incomplete()
-        self._in_order += whole.results
-        if answer.more:
-            self.slow = self.slow or not whole.results
-            return []
-        if self._told or len(self._in_order) != len(self.tickets):
-            return self._incomplete()
-        return self._end(zip(self.tickets, self._in_order, strict=True))
-
-    def give_up(self, ticket: Ticket) -> None:
-        """Leave out an operation for which nobody waits any more."""
-        self._settle([(ticket, None)])
-        if self.waiting == 0:
-            self._end([])
-
-    def _told_apart(
-        self, positions: Sequence[int], results: Sequence[Message]
-    ) -> list[tuple[Ticket, Outcome]]:
-        told = self._told.union(positions)
-        twice = len(told) != len(self._told) + len(positions)
-        if twice or len(results) != len(positions) or max(told) >= len(self.tickets):
-            return self._failed(UnreadableValue("the server sent results that cannot be told apart"))
-        self._told, self.slow = told, True
-        return self._settle(zip((self.tickets[at] for at in positions), results, strict=True))
-
-    def _incomplete(self) -> list[tuple[Ticket, Outcome]]:
-        count = len(self._told) + len(self._in_order)
-        return self._failed(
-            UnreadableValue(f"the server sent {count} results for {len(self.tickets)} operations")
-        )
-
-    def _failed(self, error: TenureError) -> list[tuple[Ticket, Outcome]]:
-        """End the flight; whoever has not been told is told this."""
-        # One for each: an exception that several callers raise would collect all their tracebacks.
-        return self._end([(one, copy.copy(error)) for one in self.tickets if not one.settled])
-
-    def _end(self, outcomes: Iterable[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
-        wanted = self._settle(outcomes)
-        self.over = True
-        # A ticket knows its flight: requests and results would stay until the collector finds the circle.
-        self.tickets, self._in_order = (), []
-        return wanted
-
-    def _settle(self, outcomes: Iterable[tuple[Ticket, Outcome]]) -> list[tuple[Ticket, Outcome]]:
-        """Return those of the outcomes that somebody waits for."""
-        wanted = [(ticket, outcome) for ticket, outcome in outcomes if not ticket.settled]
-        for ticket, _ in wanted:
-            ticket.settled = True
-        self.waiting -= len(wanted)
-        return wanted
+a TenureError. Returns what tells the server that nobody waits for the batch any more."""
 
 
 class Lane:
@@ -233,7 +84,7 @@ class Lane:
         while (flight := self._take()) is not None:
             request = _request(flight.tickets)
             try:
-                self._send(request, partial(self._answered, flight))
+                flight.cancel = self._send(request, partial(self._answered, flight))
             except TenureError as error:
                 self._answered(flight, error)
             except BaseException as error:
@@ -276,16 +127,20 @@ class Lane:
                 return DeadlineExceeded("the operation was not sent in time; raise timeout=")
             answered = flight.over
             flight.give_up(ticket)
-            if flight.over and not answered:
+            abandoned = flight.over and not answered
+            if abandoned:
                 flight.abandoned = True
                 self._abandoned += 1
             # If nobody cares for this batch, its place is free and its answer will be ignored.
             freed = self._abandoned <= _MAX_ABANDONED and self._make_room(flight)
+        if abandoned and not ticket.call.mutates:
+            # What was asked to be stored runs on: whoever asked may have gone in the belief that it would be.
+            flight.cancel()
         if freed:
             self.flush()
         return DeadlineExceeded("the server did not answer in time; raise timeout=", maybe_applied=True)
 
-    def _take(self) -> _Flight | None:
+    def _take(self) -> Flight | None:
         with self._lock:
             if not self._pending or not self._has_room() or self._all_linger():
                 return None
@@ -294,7 +149,7 @@ class Lane:
             while self._pending and len(batch) < MAX_OPERATIONS and self._pending[0].size <= room:
                 batch.append(self._pending.popleft())
                 room -= batch[-1].size
-            flight = _Flight(batch)
+            flight = Flight(batch)
             for ticket in batch:
                 ticket.flight = flight
             self._in_flight += 1
@@ -318,7 +173,7 @@ class Lane:
         longer = PATIENCE if self._in_flight or now < self._answered_at + LINGER else 0.0
         return all(ticket.leaves_at + longer > now for ticket in self._pending)
 
-    def _make_room(self, flight: _Flight) -> bool:
+    def _make_room(self, flight: Flight) -> bool:
         """Give the place of a flight to others if it needs none any more; return whether that is new."""
         if not flight.holds_place or not (flight.over or flight.slow):
             return False
@@ -326,7 +181,7 @@ class Lane:
         self._in_flight -= 1
         return True
 
-    def _answered(self, flight: _Flight, answer: Any) -> None:
+    def _answered(self, flight: Flight, answer: Any) -> None:
         with self._lock:
             if flight.abandoned and (isinstance(answer, TenureError) or not answer.more):
                 flight.abandoned = False
@@ -350,7 +205,7 @@ class Lane:
             if leader is not None:
                 leader.lead()
 
-    def _note_company(self, flight: _Flight, outcomes: Sequence[tuple[Ticket, Outcome]]) -> Ticket | None:
+    def _note_company(self, flight: Flight, outcomes: Sequence[tuple[Ticket, Outcome]]) -> Ticket | None:
         """Note who may come back; return whose thread is to flush when they have had the time for it."""
         if self._company is None:
             return None

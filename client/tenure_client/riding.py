@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from tenure_client.calls import Call
-from tenure_client.lanes import LINGER, Lane, Outcome, Ticket
+from tenure_client.flights import LINGER, Outcome, Ticket
+from tenure_client.lanes import Lane
 
 _GLANCE = 1.0
 """Seconds between two looks at the deadlines, at most: so long a timer keeps a connection that was closed."""

@@ -13,6 +13,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -25,10 +26,16 @@ _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 """How gRPC calls a stream that was reset, or that ended while a message was being sent."""
 _REST = 0.5
 """Seconds that a fork waits for a session to end."""
+_SECOND_THOUGHT = 0.01
+"""Seconds after which the server is told that a batch on a loop was given up. Most have been answered by
+then; and a loop that is being closed forgets a timer, but complains about a task."""
+
 
 Metadata = tuple[tuple[str, str], ...]
 OnAnswer = Callable[[Any], None]
 """Is called with each SessionResponse of a batch, or once with a TenureError."""
+Cancel = Callable[[], None]
+"""Tells the server that nobody waits for a batch any more."""
 
 
 class Session(Protocol):
@@ -39,8 +46,11 @@ class Session(Protocol):
         """Whether another session must be opened for further batches."""
         ...
 
-    def send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> None:
+    def send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> Cancel:
         """Send a batch without waiting.
+
+        Returns:
+            What cancels it on the server; its answer comes all the same.
 
         Raises:
             Unavailable: The session has ended.
@@ -65,13 +75,18 @@ class _Batches:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, request: pb.SessionRequest, on_answer: OnAnswer) -> None:
+    def __contains__(self, call_id: int) -> bool:
+        return call_id in self._waiting
+
+    def add(self, request: pb.SessionRequest, on_answer: OnAnswer) -> int:
+        """Give a batch its call id, and return that."""
         with self._lock:
             if self.ended:
                 # For whoever tries until its time is over: why nothing came of it.
                 raise Unavailable(self._why)
-            request.call_id = next(self._ids)
-            self._waiting[request.call_id] = on_answer
+            call_id = request.call_id = next(self._ids)
+            self._waiting[call_id] = on_answer
+            return call_id
 
     def answered(self, response: pb.SessionResponse) -> None:
         with self._lock:
@@ -119,14 +134,25 @@ class AioSession:
     def ended(self) -> bool:
         return self._batches.ended or self._call.done()
 
-    def send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> None:
-        self._batches.add(request, on_answer)
+    def send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> Cancel:
+        call_id = self._batches.add(request, on_answer)
+        self._put(request)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read())
+        return partial(self._cancel_soon, call_id)
+
+    def _cancel_soon(self, call_id: int) -> None:
+        asyncio.get_running_loop().call_later(_SECOND_THOUGHT, self._cancel, call_id)
+
+    def _cancel(self, call_id: int) -> None:
+        if call_id in self._batches:
+            self._put(pb.SessionRequest(call_id=call_id, cancel=True))
+
+    def _put(self, request: pb.SessionRequest) -> None:
         self._outbox.append(request)
         # gRPC takes one message at a time.
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read())
 
     def close(self) -> None:
         self._call.cancel()
@@ -176,9 +202,13 @@ class SyncSession:
     def ended(self) -> bool:
         return self._batches.ended
 
-    def send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> None:
-        self._batches.add(request, on_answer)
+    def send(self, request: pb.SessionRequest, on_answer: OnAnswer) -> Cancel:
+        call_id = self._batches.add(request, on_answer)
         self._outbox.put(request)
+        return partial(self._cancel, call_id)
+
+    def _cancel(self, call_id: int) -> None:
+        self._outbox.put(pb.SessionRequest(call_id=call_id, cancel=True))
 
     def close(self) -> None:
         self._call.cancel()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
+import psycopg
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
@@ -296,3 +297,27 @@ async def test_loops_and_threads_share_one_store(store: TenureStore) -> None:
 
     assert len(await store.asearch(("a",))) == 9
     await store.connection.aclose()
+
+
+async def test_a_search_that_is_cancelled_ends_in_the_database(stack: Stack, tenant: TenantHandle) -> None:
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
+    async with (
+        TenureStore(stack.target, api_key=tenant.api_key, index=INDEX) as store,
+        await psycopg.AsyncConnection.connect(stack.database.admin_url) as holder,
+        await psycopg.AsyncConnection.connect(stack.database.admin_url, autocommit=True) as watcher,
+    ):
+
+        async def waits() -> bool:
+            return bool((await watcher.execute(waiting, [stack.database.name])).rowcount)
+
+        await store.aput(("a",), "k", {"n": 1})
+        await holder.execute("LOCK TABLE tenure.item IN ACCESS EXCLUSIVE MODE")
+        search = asyncio.ensure_future(store.asearch((), filter={"n": 1}))
+        async with asyncio.timeout(5):
+            while not await waits():
+                await asyncio.sleep(0.01)
+            search.cancel()
+            while await waits():
+                await asyncio.sleep(0.01)
+        await holder.rollback()
+        assert [item.key for item in await store.asearch((), filter={"n": 1})] == ["k"]

@@ -218,16 +218,18 @@ class ReadResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[ReadResult, _Mapping]]] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("call_id", "write", "read", "store")
+    __slots__ = ("call_id", "write", "read", "store", "cancel")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
     call_id: int
     write: WriteRequest
     read: ReadRequest
     store: _store_pb2.BatchRequest
-    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteRequest, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., store: _Optional[_Union[_store_pb2.BatchRequest, _Mapping]] = ...) -> None: ...
+    cancel: bool
+    def __init__(self, call_id: _Optional[int] = ..., write: _Optional[_Union[WriteRequest, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., store: _Optional[_Union[_store_pb2.BatchRequest, _Mapping]] = ..., cancel: bool = ...) -> None: ...
 
 class SessionResponse(_message.Message):
     __slots__ = ("call_id", "write", "read", "status", "store", "more", "positions")

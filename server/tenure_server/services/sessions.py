@@ -2,18 +2,19 @@
 
 A session is a transport: each batch passes the gate as a call of its own does, and is served by the same
 code. At most a few batches of a session run at once; beyond that its stream is not read, so that HTTP/2
-holds the sender back.
+holds the sender back. A client may give a batch up, as it may a call of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.rpc import status_pb2
+from google.rpc import code_pb2, status_pb2
 from tenure.v1 import checkpoints_pb2 as pb
 
 from tenure_server import errors
@@ -37,6 +38,7 @@ _METHODS = {
     "store": "StoreService/Batch",
 }
 """The RPC as which each kind of batch passes the gate."""
+_CANCELLED = status_pb2.Status(code=code_pb2.CANCELLED, message="the client gave the batch up")
 _MAX_AGE = 300.0
 """Seconds after which a session ends at the next chance, so that clients spread over replicas anew."""
 
@@ -70,13 +72,57 @@ class Sessions:
             self._open.discard(session)
 
 
+class _Batch:
+    """A batch that is being served, and may be given up.
+
+    Attributes:
+        call_id: Its client's name for it.
+        task: Serves it.
+    """
+
+    __slots__ = ("_broken_off", "_ends", "_sending", "_unwanted", "call_id", "task")
+
+    def __init__(self, call_id: int) -> None:
+        self.call_id = call_id
+        self.task: asyncio.Task[None] | None = None
+        self._sending = 0
+        self._ends = False
+        self._unwanted = False
+        self._broken_off = False
+
+    def give_up(self) -> None:
+        """Break it off, unless its answer is on its way."""
+        self._unwanted = True
+        self._look()
+
+    @contextmanager
+    def sending(self, part: pb.SessionResponse) -> Iterator[None]:
+        """Run a block that sends a part; it is not broken off, after which gRPC would take no other part."""
+        self._sending += 1
+        self._ends = self._ends or not part.more
+        try:
+            yield
+        finally:
+            self._sending -= 1
+            self._look()
+
+    def given_up(self) -> bool:
+        """Tell whether its task was cancelled because of `give_up` alone, and take that back then."""
+        return self._broken_off and self.task is not None and self.task.uncancel() == 0
+
+    def _look(self) -> None:
+        if self._unwanted and not (self._broken_off or self._sending or self._ends) and self.task is not None:
+            self._broken_off = True
+            self.task.cancel()
+
+
 class _Session:
     def __init__(self, context: Context, serve: Serve) -> None:
         self._context = context
         self._serve = serve
         self._guard = guard.get()
         self._room = asyncio.Semaphore(_MAX_BATCHES)
-        self._batches: set[asyncio.Task[None]] = set()
+        self._batches: dict[asyncio.Task[None], _Batch] = {}
         # gRPC takes one message of a stream at a time.
         self._sending = asyncio.Lock()
         self._ending = False
@@ -96,14 +142,19 @@ class _Session:
     async def run(self) -> None:
         try:
             while (request := await self._next()) is not None:
-                batch = asyncio.create_task(self._answer(request))
-                self._batches.add(batch)
-                batch.add_done_callback(self._answered)
+                if request.cancel:
+                    self._room.release()
+                    self._give_up(request.call_id)
+                    continue
+                batch = _Batch(request.call_id)
+                batch.task = asyncio.create_task(self._answer(request, batch))
+                self._batches[batch.task] = batch
+                batch.task.add_done_callback(self._answered)
             if self._batches:
                 await asyncio.wait(self._batches)
         finally:
-            for batch in self._batches:
-                batch.cancel()
+            for task in self._batches:
+                task.cancel()
 
     async def _next(self) -> pb.SessionRequest | None:
         """Return the next batch, None at the end."""
@@ -125,7 +176,12 @@ class _Session:
         ended: Any = grpc.aio.EOF
         return None if request is ended else request
 
-    async def _answer(self, request: pb.SessionRequest) -> None:
+    def _give_up(self, call_id: int) -> None:
+        for batch in self._batches.values():
+            if batch.call_id == call_id:
+                batch.give_up()
+
+    async def _answer(self, request: pb.SessionRequest, batch: _Batch) -> None:
         counts = True
 
         def leave() -> None:
@@ -135,12 +191,17 @@ class _Session:
                 self._room.release()
 
         async def send(part: pb.SessionResponse) -> None:
-            await self._send(part, request)
+            with batch.sending(part):
+                await self._send(part, request)
             if _takes_longer(part):
                 leave()
 
         try:
             await self._answer_by(send, request)
+        except asyncio.CancelledError:
+            if not batch.given_up():
+                raise
+            await self._send(pb.SessionResponse(status=_CANCELLED), request)
         finally:
             leave()
 
@@ -154,7 +215,7 @@ class _Session:
             batch = getattr(request, kind)
             refusal = await self._guard(_METHODS[kind], batch, lambda: self._serve(request, send))
         if refusal is not None:
-            await self._send(pb.SessionResponse(status=refusal), request)
+            await send(pb.SessionResponse(status=refusal))
 
     async def _send(self, response: pb.SessionResponse, request: pb.SessionRequest) -> None:
         response.call_id = request.call_id
@@ -162,11 +223,11 @@ class _Session:
         async with self._sending:
             await self._context.write(response)
 
-    def _answered(self, batch: asyncio.Task[None]) -> None:
-        self._batches.discard(batch)
-        if not batch.cancelled():
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        del self._batches[task]
+        if not task.cancelled():
             # It can only be that the stream is gone, which the reader learns, too.
-            batch.exception()
+            task.exception()
 
 
 def _takes_longer(part: pb.SessionResponse) -> bool:

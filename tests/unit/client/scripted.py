@@ -86,6 +86,7 @@ class Script(checkpoints_pb2_grpc.CheckpointServiceServicer, server_pb2_grpc.Ser
         seen: What was asked; a batch of a session under the name of its kind, as a call of its own.
         sessions: How many were opened.
         cancelled: Set when a listing is cancelled.
+        given_up: Call ids of the batches for which nobody waits any more.
     """
 
     target: str = ""
@@ -93,6 +94,7 @@ class Script(checkpoints_pb2_grpc.CheckpointServiceServicer, server_pb2_grpc.Ser
     seen: list[Seen] = field(default_factory=list)
     sessions: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
+    given_up: list[int] = field(default_factory=list)
 
     def _answer(self, method: str, request: Any, context: Any, default: Any) -> Any:
         self.seen.append(Seen(method, request, dict(context.invocation_metadata())))
@@ -116,6 +118,9 @@ class Script(checkpoints_pb2_grpc.CheckpointServiceServicer, server_pb2_grpc.Ser
             try:
                 batches = []
                 for request in request_iterator:
+                    if request.cancel:
+                        self.given_up.append(request.call_id)
+                        continue
                     batches.append(threading.Thread(target=answer, args=(request,), daemon=True))
                     batches[-1].start()
                 for batch in batches:

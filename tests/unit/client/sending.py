@@ -10,21 +10,30 @@ from google.rpc import status_pb2
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client.calls import Call
 from tenure_client.company import Company
-from tenure_client.lanes import Lane, Ticket
+from tenure_client.flights import Ticket
+from tenure_client.lanes import Lane
 
 
 class Batch:
-    """A batch that was sent, to be answered when the test wants."""
+    """A batch that was sent, to be answered when the test wants.
+
+    Attributes:
+        cancelled: How often the server was told that nobody waits for it.
+    """
 
     def __init__(self, request: pb.SessionRequest, answer: Callable[[Any], None]) -> None:
         self.request = request
         self.answer = answer
+        self.cancelled = 0
 
     @property
     def names(self) -> list[str]:
         mutations = self.request.write.mutations
         named: Any = [one.put if one.HasField("put") else one.put_writes for one in mutations]
         return [one.ref.thread_id for one in named or self.request.read.reads]
+
+    def cancel(self) -> None:
+        self.cancelled += 1
 
     def results(self, *codes: int) -> pb.SessionResponse:
         """Return an answer with these statuses, OK for all by default."""
@@ -56,11 +65,13 @@ class Sent:
         self.tickets: dict[str, Ticket] = {}
         self.led: list[str] = []
 
-    def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> None:
+    def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> Callable[[], None]:
         if self.failure is not None:
             raise self.failure
-        self.batches.append(Batch(request, on_answer))
+        batch = Batch(request, on_answer)
+        self.batches.append(batch)
         self.on_batch()
+        return batch.cancel
 
     def ticket(self, name: str, *, size: int = 0, seconds: float = 60) -> Ticket:
         """Put a put of a thread of this name into the lane."""
@@ -71,9 +82,14 @@ class Sent:
         """Put pending writes of a thread of this name into the lane."""
         return self._add(name, pb.Mutation(put_writes=pb.PutWrites(ref=pb.CheckpointRef(thread_id=name))), 60)
 
-    def _add(self, name: str, mutation: pb.Mutation, seconds: float) -> Ticket:
+    def read(self, name: str) -> Ticket:
+        """Put a read of a thread of this name into the lane."""
+        return self._add(name, pb.CheckpointRead(ref=pb.CheckpointRef(thread_id=name)), 60)
+
+    def _add(self, name: str, request: pb.Mutation | pb.CheckpointRead, seconds: float) -> Ticket:
         told = self.outcomes.setdefault(name, [])
-        call = Call("Write", mutation, mutation.operation)
+        writes = isinstance(request, pb.Mutation)
+        call = Call("Write" if writes else "Read", request, request.operation, mutates=writes)
         deadline = time.monotonic() + seconds
         ticket = Ticket(call, deadline, told.append, lambda: self.led.append(name))
         self.tickets[name] = ticket

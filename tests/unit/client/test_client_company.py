@@ -252,11 +252,12 @@ class Answering:
         self.rides = ThreadRides(Lane(self._send, Company()))
         self._seconds = seconds
 
-    def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> None:
+    def _send(self, request: pb.SessionRequest, on_answer: Callable[[Any], None]) -> Callable[[], None]:
         count = len(request.write.mutations)
         self.sizes.append(count)
         response = pb.SessionResponse(write=pb.WriteResponse(results=[pb.MutationResult()] * count))
         threading.Timer(self._seconds(), on_answer, [response]).start()
+        return lambda: None
 
     def put(self) -> Any:
         mutation = pb.Mutation(put=pb.PutCheckpoint(ref=pb.CheckpointRef(thread_id="t")))

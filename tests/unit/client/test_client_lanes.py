@@ -13,8 +13,9 @@ from tenure.v1 import checkpoints_pb2 as pb
 from tenure_client import errors
 from tenure_client.calls import MAX_UNARY_REQUEST, Call
 from tenure_client.company import CROWD
+from tenure_client.flights import PATIENCE, Ticket
 from tenure_client.lanes import _MAX_ABANDONED as MAX_ABANDONED
-from tenure_client.lanes import MAX_IN_FLIGHT, MAX_OPERATIONS, PATIENCE, Ticket
+from tenure_client.lanes import MAX_IN_FLIGHT, MAX_OPERATIONS
 from tenure_client.retry import wanted_ms
 
 from tests.unit.client.sending import Sent
@@ -330,16 +331,40 @@ def test_nothing_stays_in_memory_of_what_was_answered(sent: Sent) -> None:
 
 
 def test_reads_travel_as_reads(sent: Sent) -> None:
-    wanted = pb.CheckpointRead(ref=pb.CheckpointRef(thread_id="t"))
-    told: list[Any] = []
-    ticket = Ticket(Call("Read", wanted, wanted.operation), time.monotonic() + 60, told.append)
-    sent.lane.add(ticket)
+    sent.read("t")
     sent.lane.flush()
     result = pb.ReadResult(omitted=True)
     sent.batches[0].answer(pb.SessionResponse(read=pb.ReadResponse(results=[result])))
 
     assert sent.names == [["t"]]
-    assert told == [result]
+    assert sent.outcome("t") == result
+
+
+def test_reads_for_which_nobody_waits_are_cancelled_once_and_together(sent: Sent) -> None:
+    first, second = sent.read("first"), sent.read("second")
+    sent.lane.flush()
+
+    sent.lane.give_up(first)
+    assert sent.batches[0].cancelled == 0, "its neighbour waits"
+    sent.lane.give_up(second)
+    sent.lane.give_up(second)
+    assert sent.batches[0].cancelled == 1
+
+
+def test_what_was_answered_is_not_cancelled(sent: Sent) -> None:
+    ticket = sent.read("t")
+    sent.lane.flush()
+    sent.batches[0].answer(pb.SessionResponse(read=pb.ReadResponse(results=[pb.ReadResult()])))
+    sent.lane.give_up(ticket)
+
+    assert sent.batches[0].cancelled == 0
+
+
+def test_what_was_asked_to_be_stored_runs_on(sent: Sent) -> None:
+    (ticket,) = sent.submit("a")
+    sent.lane.give_up(ticket)
+
+    assert sent.batches[0].cancelled == 0
 
 
 def test_callers_that_give_up_at_once_cannot_bury_the_server(sent: Sent) -> None:

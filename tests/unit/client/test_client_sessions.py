@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from tests.unit.client import scripted
 from tests.unit.client.scripted import Answer, Script, fail, lose, reply
 
 KEY = "tn_tenant_id_secret"
+NOTHING = pb.ReadResponse(results=[pb.ReadResult()])
 CROWD = 40
 PATIENCE = 30.0
 
@@ -255,6 +257,50 @@ async def test_a_task_that_is_cancelled_leaves_its_neighbours_alone(server: Scri
     await asyncio.gather(*first[1:], before, after)
     assert threads_of(server.seen[-1]) == ["before", "after"]
     await callers.close()
+
+
+async def test_the_server_is_told_of_reads_for_which_no_task_waits(server: Script, held: Held) -> None:
+    callers = Tasks(server.target)
+    saver = callers.saver()
+    server.answers += [held.then(reply(results(0))), held.then(reply(NOTHING))]
+    put = callers.put(saver, "t")
+    get = callers.start(saver, "get_tuple", config_of("t"))
+    await held.wait_for(2)
+    put.cancel()
+    get.cancel()
+
+    await until(lambda: server.given_up)
+    await callers.put(saver, "next")
+    assert server.given_up == [2]
+    await callers.close()
+
+
+async def test_the_server_is_told_of_reads_that_are_late(
+    server: Script, callers: Threads, held: Held
+) -> None:
+    server.answers.append(held.then(reply(NOTHING)))
+    with pytest.raises(DeadlineExceeded):
+        await callers.start(callers.saver(0.3), "get_tuple", config_of("t"))
+
+    await until(lambda: server.given_up == [1])
+
+
+def test_a_loop_that_ends_amid_operations_ends_quietly(
+    server: Script, held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answers += [held.then(reply(results(0))), held.then(reply(NOTHING))]
+
+    async def leave() -> None:
+        saver = TenureSaver(server.target, api_key=KEY)
+        running = [
+            asyncio.ensure_future(saver.aput(config_of("t"), empty_checkpoint(), {}, {})),
+            asyncio.ensure_future(saver.aget_tuple(config_of("t"))),
+        ]
+        await held.wait_for(len(running))
+
+    asyncio.run(leave())
+    gc.collect()
+    assert caplog.messages == []
 
 
 async def test_when_all_callers_of_a_batch_are_cancelled_the_next_one_leaves(

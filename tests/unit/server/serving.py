@@ -263,6 +263,10 @@ class Stream:
         await self.call.write(request)
         return self._ids
 
+    async def give_up(self, call_id: int) -> None:
+        """Say that nobody waits for a batch any more."""
+        await self.call.write(pb.SessionRequest(call_id=call_id, cancel=True))
+
     async def receive(self) -> pb.SessionResponse | None:
         """Return the next answer, None at the end."""
         response: Any = await self.call.read()
