@@ -42,10 +42,10 @@ class Made:
 class Asked:
     """A queue and the calls it has made."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 0.0) -> None:
         self.calls: list[Made] = []
         self.emptied = 0
-        self.queue: Queue[Any, Any] = Queue(self._call, self._emptied, calls=MAX_READS)
+        self.queue: Queue[Any, Any] = Queue(self._call, self._emptied, calls=MAX_READS, patience=patience)
 
     async def _call(self, batch: Sequence[Any], wait: bool) -> Sequence[Any]:
         self.calls.append(Made(batch, wait))

@@ -38,6 +38,55 @@ async def test_what_comes_while_calls_are_under_way_goes_together(asked: Asked) 
     assert await asyncio.gather(*answers) == [["did a"], ["did b"], ["did c"]]
 
 
+async def test_a_quick_call_is_followed_by_one_for_all_who_came_meanwhile() -> None:
+    asked = Asked(patience=60)
+    answers = [asked.ask("a")]
+    await asked.settle()
+    answers += [asked.ask("b"), asked.ask("c")]
+    await asked.settle()
+    assert asked.batches == [["a"]]
+
+    asked.calls[0].end()
+    await asked.settle()
+    assert asked.batches[1:] == [["b", "c"]]
+    asked.calls[1].end()
+    await asyncio.gather(*answers)
+    await asked.until(lambda: asked.emptied)
+    assert asked.queue._next_start is None, "nothing may stay behind that keeps the queue"
+
+
+async def test_nobody_waits_long_behind_a_slow_call() -> None:
+    asked = Asked(patience=0.05)
+    answers = [asked.ask("slow")]
+    await asked.settle()
+    answers += [asked.ask("b"), asked.ask("c")]
+    await asked.until(lambda: len(asked.calls) == 2)
+    assert asked.batches == [["slow"], ["b", "c"]]
+
+    answers.append(asked.ask("d"))
+    await asyncio.sleep(0.1)
+    assert len(asked.calls) == MAX_READS, "there are so many calls at most, however slow they are"
+    for call in asked.calls[:]:
+        call.end()
+    await asked.until(lambda: len(asked.calls) == 3)
+    asked.calls[2].end()
+    await asyncio.gather(*answers)
+
+
+async def test_a_queue_that_is_closed_starts_nothing_more() -> None:
+    asked = Asked(patience=0.02)
+    answers = [asked.ask("a"), asked.ask("b")]
+    await asked.settle()
+    answers.append(asked.ask("c"))
+    await asked.settle()
+    await asked.queue.close()
+    await asyncio.sleep(0.05)
+
+    assert len(asked.calls) == 1
+    outcomes = await asyncio.gather(*answers, return_exceptions=True)
+    assert {type(one) for one in outcomes} == {errors.Unavailable}
+
+
 async def test_callers_get_their_own_answers_in_the_order_of_what_they_asked(asked: Asked) -> None:
     await asked.hold()
     first, second = asked.ask("a", "b", "c"), asked.ask("d", "e")

@@ -29,6 +29,9 @@ from tenure_server.storage.queues import MAX_READS, MAX_WAITING, MAX_WRITES, Ten
 
 MAX_SEARCHES = 4
 """Searches and listings of one tenant that are under way at a time, each on a connection."""
+_PATIENCE = 0.005
+"""Seconds that a tenant's gets leave a call of others to itself. With two calls at any time a crowd of 32
+took 8 % more CPU and was answered later."""
 _EXPECTED_BYTES = 4096
 """Of an item that is read: so what one call brings is bounded, too, but for items that are larger."""
 
@@ -56,7 +59,9 @@ class CoalescedItems:
         self._writes: TenantQueues[WriteGroup, errors.TenureError | None] = TenantQueues(
             self._apply, calls=MAX_WRITES
         )
-        self._gets: TenantQueues[ReadGroup, _Answer] = TenantQueues(self._fetch, calls=MAX_READS)
+        self._gets: TenantQueues[ReadGroup, _Answer] = TenantQueues(
+            self._fetch, calls=MAX_READS, patience=_PATIENCE
+        )
         self._searches: dict[TenantId, _Searches] = {}
 
     async def close(self) -> None:

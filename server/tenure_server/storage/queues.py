@@ -122,13 +122,18 @@ class Waiting(Generic[T, A]):
 class Queue(Generic[T, A]):
     """The operations of one tenant of one kind."""
 
-    def __init__(self, call: Call[T, A], emptied: Callable[[], object], *, calls: int) -> None:
+    def __init__(
+        self, call: Call[T, A], emptied: Callable[[], object], *, calls: int, patience: float = 0.0
+    ) -> None:
         """Make an empty queue.
 
         Args:
             call: Answers a batch, in its order; whether it may wait for busy threads is its last argument.
             emptied: Called when nothing waits and nothing is under way.
             calls: How many may be under way at a time.
+            patience: Seconds that one is left to itself before another begins. What is over by then is
+                followed by one large call, which costs less than two; behind one that takes long nobody
+                waits.
         """
         self._call = call
         self._emptied = emptied
@@ -139,6 +144,9 @@ class Queue(Generic[T, A]):
         self._threads: set[str] = set()
         """Threads in a call; what else comes for them stays in the queue."""
         self._most_calls = calls
+        self._patience = patience
+        self._launched_at = 0.0
+        self._next_start: asyncio.TimerHandle | None = None
         self._alone: set[Waiting[T, A]] = set()
         """Operations that wait for a busy thread and have not begun again."""
         self._expiry: asyncio.TimerHandle | None = None
@@ -181,14 +189,34 @@ class Queue(Generic[T, A]):
         self._waiting.clear()
         _fail(waiting, _stopping())
         self._stop_watching()
+        self._start_later(None)
         tasks = self._calls | self._lone
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self) -> None:
-        while self._waiting and len(self._calls) < self._most_calls and (batch := self._take()):
+        while self._waiting and self._may_launch() and (batch := self._take()):
+            self._launched_at = time.monotonic()
             self._launch(self._calls, self._run(batch), batch[0].asker.context)
+
+    def _may_launch(self) -> bool:
+        if not self._calls or len(self._calls) >= self._most_calls:
+            return not self._calls
+        left = self._launched_at + self._patience - time.monotonic()
+        if left > 0 and self._next_start is None:
+            self._start_later(left)
+        return left <= 0
+
+    def _start_later(self, seconds: float | None) -> None:
+        if self._next_start is not None:
+            self._next_start.cancel()
+        loop = asyncio.get_running_loop()
+        self._next_start = None if seconds is None else loop.call_later(seconds, self._start_now)
+
+    def _start_now(self) -> None:
+        self._next_start = None
+        self._start()
 
     def _launch(
         self, among: set[asyncio.Task[None]], work: Coroutine[Any, Any, None], context: Context
@@ -203,6 +231,7 @@ class Queue(Generic[T, A]):
         self._start()
         if not self._calls and not self._lone and not self._waiting:
             self._stop_watching()
+            self._start_later(None)
             self._emptied()
 
     def _watch(self, operations: Iterable[Waiting[T, A]]) -> None:
@@ -315,20 +344,22 @@ class TenantQueues(Generic[T, A]):
     """The queues of all tenants for one kind of operation; one is there while it has something to do."""
 
     def __init__(
-        self, call: Callable[[TenantId, Sequence[T], bool], Coroutine[Any, Any, Sequence[A]]], *, calls: int
+        self,
+        call: Callable[[TenantId, Sequence[T], bool], Coroutine[Any, Any, Sequence[A]]],
+        *,
+        calls: int,
+        patience: float = 0.0,
     ) -> None:
-        """Take what answers a batch of a tenant, and how many calls of a tenant may be under way."""
+        """Take what answers a batch of a tenant, and what each of its queues is made with."""
         self._call = call
-        self._calls = calls
+        self._new_queue = partial(Queue[T, A], calls=calls, patience=patience)
         self._queues: dict[TenantId, Queue[T, A]] = {}
 
     def of(self, tenant: TenantId) -> Queue[T, A]:
         """Return the queue of a tenant."""
         queue = self._queues.get(tenant)
         if queue is None:
-            queue = Queue(
-                partial(self._call, tenant), partial(self._queues.pop, tenant, None), calls=self._calls
-            )
+            queue = self._new_queue(partial(self._call, tenant), partial(self._queues.pop, tenant, None))
             self._queues[tenant] = queue
         return queue
 
