@@ -16,6 +16,7 @@ from tenure_client.connected import SetUp
 from tenure_client.connection import Connection
 from tenure_client.embedding import Embedder
 from tenure_client.errors import InvalidRequest
+from tenure_client.folding import Folding
 from tenure_client.indexing import Indexing
 from tenure_client.rebuilding import Rebuild
 from tenure_client.store_codec import SearchMode
@@ -102,6 +103,7 @@ class TenureStore(SetUp, BaseStore):
             insecure=insecure,
             connections=connections,
         )
+        self._folding = Folding(self.connection)
 
     @classmethod
     def from_conn_string(
@@ -150,7 +152,7 @@ class TenureStore(SetUp, BaseStore):
         """Do several operations at once; see `batch`."""
         batch = Batch(ops, self._indexing, self.search_mode)
         await self._embedder.aembed(batch)
-        return await self.connection.arun("tenure.store.batch", batch.plan())
+        return await self._folding.run(batch)
 
     def search(
         self,

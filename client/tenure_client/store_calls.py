@@ -16,6 +16,16 @@ _PAGE_OVERHEAD = 4096
 """Bytes of a request beside the vectors in it, at most."""
 
 
+def tried(group: pb.StoreGroup, *, writes: bool) -> Plan[Sequence[pb.StoreResult] | None]:
+    """Do a group that several callers asked for; return None if it is refused, or too large for an answer."""
+    name = "WriteItems" if writes else "ReadItems"
+    call = Call(name, group, group.operation, mutates=writes, shape=Shape.BATCHED, receive=_unless_transient)
+    result: pb.StoreGroupResult = yield call
+    if result.status.code or result.omitted:
+        return None
+    return _results(result, group)
+
+
 def read(group: pb.StoreGroup, extra_seconds: float = 0) -> Plan[Sequence[pb.StoreResult]]:
     """Answer a group of reads, of any size.
 
@@ -123,6 +133,13 @@ def _only_result(reply: Any) -> pb.StoreGroupResult:
 def _checked(result: pb.StoreGroupResult) -> pb.StoreGroupResult:
     error = from_status(result.status)
     if error is not None:
+        raise error
+    return result
+
+
+def _unless_transient(result: pb.StoreGroupResult) -> pb.StoreGroupResult:
+    error = from_status(result.status)
+    if error is not None and error.transient:
         raise error
     return result
 

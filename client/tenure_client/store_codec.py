@@ -64,28 +64,29 @@ def check(op: Any) -> None:
 
 def get(op: GetOp) -> pb.StoreOp:
     """Return the message that reads an item."""
-    return pb.StoreOp(
-        get=pb.GetItem(
-            namespace=_namespace(op.namespace), key=_text(op.key, "key"), refresh_ttl=bool(op.refresh_ttl)
-        )
-    )
+    message = pb.StoreOp()
+    item = message.get
+    _fill_namespace(item.namespace, op.namespace)
+    item.key = _text(op.key, "key")
+    item.refresh_ttl = bool(op.refresh_ttl)
+    return message
 
 
 def search(op: SearchOp, mode: str | None) -> pb.StoreOp:
     """Return the message that finds the first page of items; a mode that needs a vector gets it later."""
-    message = pb.SearchItems(
-        namespace_prefix=_namespace(op.namespace_prefix),
-        limit=min(_number(op.limit, "limit"), MAX_SEARCH_LIMIT),
-        offset=_number(op.offset, "offset"),
-        refresh_ttl=bool(op.refresh_ttl),
-    )
+    message = pb.StoreOp()
+    search = message.search
+    _fill_namespace(search.namespace_prefix, op.namespace_prefix)
+    search.limit = min(_number(op.limit, "limit"), MAX_SEARCH_LIMIT)
+    search.offset = _number(op.offset, "offset")
+    search.refresh_ttl = bool(op.refresh_ttl)
     if op.filter:
-        message.filter_json = _json(op.filter, "filter")
+        search.filter_json = _json(op.filter, "filter")
     if op.query and mode is not None:
-        message.mode = MODES[mode]
+        search.mode = MODES[mode]
         if mode != "semantic":
-            message.query_text = _text(op.query, "query")
-    return pb.StoreOp(search=message)
+            search.query_text = _text(op.query, "query")
+    return message
 
 
 def list_namespaces(op: ListNamespacesOp) -> pb.StoreOp:
@@ -117,22 +118,26 @@ def put(op: PutOp) -> pb.StoreOp:
         TypeError: The value is not JSON; the message names the place.
         InvalidRequest: Another argument is not allowed.
     """
+    message = pb.StoreOp()
     if op.value is None:
-        return pb.StoreOp(delete=pb.DeleteItem(namespace=_namespace(op.namespace), key=_text(op.key, "key")))
+        _fill_namespace(message.delete.namespace, op.namespace)
+        message.delete.key = _text(op.key, "key")
+        return message
     if not isinstance(op.value, Mapping):
         raise TypeError(
             f"value is of type {type(op.value).__name__}, but an item is a mapping with text as keys"
         )
-    item = pb.PutItem(
-        namespace=_namespace(op.namespace), key=_text(op.key, "key"), value_json=_json(op.value, "value")
-    )
+    item = message.put
+    _fill_namespace(item.namespace, op.namespace)
+    item.key = _text(op.key, "key")
+    item.value_json = _json(op.value, "value")
     if op.ttl is not None:
         item.ttl_seconds = _seconds(op.ttl)
     if op.index is False or (op.index is not None and not op.index):
         item.unindexed = True
     elif op.index is not None:
         item.index_paths.extend(_index_paths(op.index))
-    return pb.StoreOp(put=item)
+    return message
 
 
 def item(found: pb.Item) -> Item:
@@ -176,8 +181,9 @@ def _check_labels(labels: Any) -> None:
         raise InvalidNamespaceError(f"A namespace is a tuple of labels, not one text: use ({labels!r},)")
 
 
-def _namespace(labels: Iterable[str]) -> pb.Namespace:
-    return pb.Namespace(labels=[_text(label, "namespace") for label in labels])
+def _fill_namespace(message: pb.Namespace, labels: Iterable[str]) -> None:
+    message.SetInParent()
+    message.labels.extend([_text(label, "namespace") for label in labels])
 
 
 def _text(value: object, field: str) -> str:

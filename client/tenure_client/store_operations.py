@@ -7,6 +7,7 @@ one counts, in the place of the first one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Any, cast
 
 from langgraph.store.base import GetOp, ListNamespacesOp, Op, PutOp, Result, SearchOp
@@ -23,6 +24,13 @@ PAGE_SECONDS = 1.0
 """What each further page of a long answer adds to the time of the operation."""
 _WORDS = frozenset({"keyword", "hybrid"})
 _MEANING = frozenset({"semantic", "hybrid"})
+
+
+class Kind(Enum):
+    """What all operations of a batch are, if they are quick."""
+
+    GETS = "gets"
+    WRITES = "writes"
 
 
 class ModeSearchOp(SearchOp):
@@ -71,6 +79,30 @@ class Batch:
                 self._reads.append((at, op, self._read(op)))
         self.writes = [self._write(op) for op in puts.values()]
 
+    @property
+    def kind(self) -> Kind | None:
+        """What it consists of; None = of more than one kind, or of what may take long."""
+        if not self._reads:
+            return Kind.WRITES if self.writes else None
+        gets = not self.writes and all(isinstance(op, GetOp) for _, op, _ in self._reads)
+        return Kind.GETS if gets else None
+
+    @property
+    def messages(self) -> list[pb.StoreOp]:
+        """What is sent."""
+        return [message for _, _, message in self._reads] + self.writes
+
+    @property
+    def size(self) -> int:
+        """Bytes of that."""
+        return sum([message.ByteSize() for message in self.messages])
+
+    def answered(self, results: Iterable[pb.StoreResult]) -> list[Result]:
+        """Return the result of each operation, given what was found by its gets."""
+        for (at, _, _), result in zip(self._reads, results, strict=False):
+            self._results[at] = cast("Result", store_codec.answer(result))
+        return self._results
+
     def embedded(self, texts: Vectors, queries: Vectors) -> None:
         """Take the vectors of `texts` and `queries`."""
         for text, places in self.texts.items():
@@ -86,7 +118,7 @@ class Batch:
     def plan(self) -> Plan[list[Result]]:
         """Do it all and return the result of each operation."""
         for some in _portions(self._reads):
-            answers = yield from store_calls.read(self._group([message for _, _, message in some]))
+            answers = yield from store_calls.read(self.group([message for _, _, message in some]))
             for (at, _, _), result in zip(some, answers, strict=True):
                 self._results[at] = cast("Result", store_codec.answer(result))
         for at, op, message in self._reads:
@@ -94,7 +126,7 @@ class Batch:
                 found = cast("list[Any]", self._results[at] or [])
                 self._results[at] = yield from self._further_pages(found, op.limit, message)
         for writes in _portions(self.writes):
-            yield from store_calls.write(self._group(writes))
+            yield from store_calls.write(self.group(writes))
         return self._results
 
     def _read(self, op: Op) -> pb.StoreOp:
@@ -145,13 +177,14 @@ class Batch:
         while full and missing > 0:
             page.offset += page.limit
             page.limit = min(page.limit, missing)
-            (result,) = yield from store_calls.read(self._group([message]), extra_seconds=PAGE_SECONDS)
+            (result,) = yield from store_calls.read(self.group([message]), extra_seconds=PAGE_SECONDS)
             more = cast("list[Any]", store_codec.answer(result) or [])
             found = found + more
             full, missing = len(more) == page.limit, missing - page.limit
         return found
 
-    def _group(self, ops: Sequence[pb.StoreOp]) -> pb.StoreGroup:
+    def group(self, ops: Sequence[pb.StoreOp]) -> pb.StoreGroup:
+        """Return a group of operations, with what the vectors in it were made."""
         group = pb.StoreGroup(ops=ops)
         wire = self._indexing.wire
         if wire is not None and any(op.search.query_vector or op.put.vectors for op in group.ops):

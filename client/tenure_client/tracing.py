@@ -68,6 +68,12 @@ class _Untraced(Operation):
 _UNTRACED = _Untraced()
 
 
+def active() -> bool:
+    """Whether the application traces."""
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def operation(name: str, *, current: bool = True) -> Operation:
     """Begin an operation, in a CLIENT span or in none if the application does not trace.
 
@@ -76,9 +82,9 @@ def operation(name: str, *, current: bool = True) -> Operation:
         current: Whether the span is the current one until the block ends. False for iterators, whose body
             runs in between the caller's own code.
     """
-    trace: Any = sys.modules.get("opentelemetry.trace")
-    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+    if not active():
         return _UNTRACED
+    trace: Any = sys.modules["opentelemetry.trace"]
     span = trace.get_tracer("tenure.client").start_span(name, kind=trace.SpanKind.CLIENT)
     if not span.get_span_context().is_valid:
         return _UNTRACED

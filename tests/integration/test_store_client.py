@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
@@ -321,3 +322,38 @@ async def test_a_search_that_is_cancelled_ends_in_the_database(stack: Stack, ten
                 await asyncio.sleep(0.01)
         await holder.rollback()
         assert [item.key for item in await store.asearch((), filter={"n": 1})] == ["k"]
+
+
+async def test_crowds_leave_what_one_after_the_other_would_have_left(
+    stack: Stack, tenant: TenantHandle
+) -> None:
+    chance = random.Random(11)
+    expected: dict[str, Any] = {}
+    async with TenureStore(stack.target, api_key=tenant.api_key) as store:
+        for tick in range(60):
+            crowd = []
+            for at in range(chance.choice([1, 2, 7, 40])):
+                key = f"k{chance.randrange(12)}"
+                if chance.random() < 0.3:
+                    expected.pop(key, None)
+                    crowd.append(store.adelete(("crowd",), key))
+                else:
+                    expected[key] = {"tick": tick, "at": at}
+                    crowd.append(store.aput(("crowd",), key, expected[key]))
+            await asyncio.gather(*crowd)
+            found = await asyncio.gather(*(store.aget(("crowd",), f"k{at}") for at in range(12)))
+            assert {item.key: item.value for item in found if item} == expected
+
+
+async def test_in_a_crowd_only_what_a_key_may_not_write_is_refused(
+    stack: Stack, tenant: TenantHandle
+) -> None:
+    limited = stack.new_key(tenant, "namespaces:mine:rw")
+    async with TenureStore(stack.target, api_key=limited) as store:
+        for _ in range(2):
+            outcomes = await asyncio.gather(
+                *(store.aput((owner,), f"{at}", {}) for at in range(3) for owner in ("mine", "yours")),
+                return_exceptions=True,
+            )
+            assert [type(outcome) for outcome in outcomes] == [type(None), errors.OutsideRules] * 3
+        assert len(await store.asearch(("mine",))) == 3

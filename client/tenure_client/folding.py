@@ -1,0 +1,166 @@
+"""Tasks of one event loop that get, or write, items in the same tick share one group.
+
+A crowd of tasks that was answered together asks again together. One group of their operations has one id, one
+place in a lane and one record in the database, instead of one for each task. A lone task does not wait for
+the end of its tick: only where several came at the last time, the next ones are waited for.
+
+A group is done or refused as a whole. If it is refused, each task asks for its own part alone: the fault of
+one is not the others'. In an application that traces, each operation travels by itself and has a trace of its
+own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import weakref
+from collections.abc import Mapping, Sequence
+
+from langgraph.store.base import Result
+
+from tenure_client import store_calls, tracing
+from tenure_client.calls import Plan
+from tenure_client.connection import Connection
+from tenure_client.store_operations import Batch, Kind
+
+MAX_OPS = 128
+"""Operations of a group of several tasks."""
+MAX_BYTES = 128 * 1024
+"""Bytes of such a group."""
+_NAME = "tenure.store.batch"
+
+_Answer = list[Result] | None
+"""The results of a batch; None = it is to be asked for alone."""
+
+
+class _Fold:
+    """What becomes a group when the tick is over.
+
+    Attributes:
+        task: Does it.
+    """
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._asked: list[tuple[Batch, asyncio.Future[_Answer]]] = []
+        self._count = 0
+        self._size = 0
+
+    def takes(self, batch: Batch) -> bool:
+        """Tell whether there is room for a batch beside others."""
+        self._count += len(batch.messages)
+        self._size += batch.size
+        return not self._asked or (self._count <= MAX_OPS and self._size <= MAX_BYTES)
+
+    async def answer(self, batch: Batch) -> _Answer:
+        """Have a batch done, and wait for its answer."""
+        assert self.task is not None
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._asked.append((batch, answer))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if all(other.done() for _, other in self._asked):
+                self.task.cancel()
+            raise
+
+    async def perform(self, connection: Connection) -> None:
+        """Do what is wanted, and tell everybody."""
+        wanted = [(batch, answer) for batch, answer in self._asked if not answer.done()]
+        batches = [batch for batch, _ in wanted]
+        found: Sequence[_Answer]
+        try:
+            if len(batches) < 2:
+                found = [await connection.arun(_NAME, batch.plan()) for batch in batches]
+            else:
+                found = await connection.arun(_NAME, _together(batches))
+        except asyncio.CancelledError:
+            for _, answer in wanted:
+                answer.cancel()
+            raise
+        except Exception as error:
+            for _, answer in wanted:
+                if not answer.done():
+                    # One for each: an exception that several tasks raise would collect all their tracebacks.
+                    answer.set_exception(copy.copy(error))
+            return
+        for (_, answer), one in zip(wanted, found, strict=True):
+            if not answer.done():
+                answer.set_result(one)
+
+
+class _Place:
+    """Where the tasks of one loop meet that ask for the same kind of operations.
+
+    Attributes:
+        together: Whether several asked in the last tick in which any did.
+        fold: What is open in this one.
+    """
+
+    def __init__(self) -> None:
+        self.together = False
+        self.fold: _Fold | None = None
+        self._came = 0
+
+    def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Note that one asks."""
+        self._came += 1
+        if self._came == 1:
+            # Before the tasks of folds, which begin in the next tick as well.
+            loop.call_soon(self._end_tick)
+
+    def _end_tick(self) -> None:
+        self.together = self._came > 1
+        self.fold = None
+        self._came = 0
+
+
+class Folding:
+    """Does the batches of the tasks that share a store.
+
+    Args:
+        connection: Where they are sent.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._places: Mapping[Kind, weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Place]] = {
+            kind: weakref.WeakKeyDictionary() for kind in Kind
+        }
+
+    async def run(self, batch: Batch) -> list[Result]:
+        """Do a batch and return the results of its operations.
+
+        Raises:
+            TenureError: See `tenure_client.errors`.
+        """
+        kind = batch.kind
+        if kind is None or tracing.active():
+            return await self._alone(batch)
+        loop = asyncio.get_running_loop()
+        place = self._places[kind].get(loop)
+        if place is None:
+            place = self._places[kind][loop] = _Place()
+        place.enter(loop)
+        if not place.together:
+            return await self._alone(batch)
+        fold = place.fold
+        if fold is None or not fold.takes(batch):
+            fold = place.fold = _Fold()
+            fold.takes(batch)
+            fold.task = loop.create_task(fold.perform(self._connection))
+        answer = await fold.answer(batch)
+        return await self._alone(batch) if answer is None else answer
+
+    async def _alone(self, batch: Batch) -> list[Result]:
+        return await self._connection.arun(_NAME, batch.plan())
+
+
+def _together(batches: Sequence[Batch]) -> Plan[Sequence[_Answer]]:
+    """Do batches of one kind as one group, unless it is refused or does not fit into one answer."""
+    group = batches[0].group([message for batch in batches for message in batch.messages])
+    found = yield from store_calls.tried(group, writes=batches[0].kind is Kind.WRITES)
+    if found is None:
+        return [None] * len(batches)
+    results = iter(found)
+    return [batch.answered([next(results) for _ in batch.messages]) for batch in batches]
