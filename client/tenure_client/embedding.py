@@ -62,7 +62,8 @@ class Embedder:
         batch.embedded(*vectors)
 
     async def _run(self, loop: asyncio.AbstractEventLoop, round_: _Round) -> tuple[Vectors, Vectors] | None:
-        # The round begins in the next tick of the loop, and whoever came in this one takes part.
+        # Whoever comes in this tick takes part, also where the loop begins its tasks at once.
+        await asyncio.sleep(0)
         del self._rounds[loop]
         if len(round_.batches) == 1:
             return None

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 
 from langgraph.store.base import Result
+from tenure.v1 import store_pb2 as pb
 
 from tenure_client import store_calls, tracing
 from tenure_client.calls import Plan
@@ -34,38 +35,36 @@ _Answer = list[Result] | None
 
 
 class _Fold:
-    """What becomes a group when the tick is over.
-
-    Attributes:
-        task: Does it.
-    """
+    """What becomes a group when the tick is over."""
 
     def __init__(self) -> None:
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._asked: list[tuple[Batch, asyncio.Future[_Answer]]] = []
         self._count = 0
         self._size = 0
 
     def takes(self, batch: Batch) -> bool:
-        """Tell whether there is room for a batch beside others."""
+        """Count a batch in, and tell whether there is room for it beside others."""
         self._count += len(batch.messages)
         self._size += batch.size
         return not self._asked or (self._count <= MAX_OPS and self._size <= MAX_BYTES)
 
     async def answer(self, batch: Batch) -> _Answer:
         """Have a batch done, and wait for its answer."""
-        assert self.task is not None
         answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._asked.append((batch, answer))
         try:
             return await answer
         except asyncio.CancelledError:
-            if all(other.done() for _, other in self._asked):
-                self.task.cancel()
+            if self._task is not None and all(other.done() for _, other in self._asked):
+                self._task.cancel()
             raise
 
-    async def perform(self, connection: Connection) -> None:
-        """Do what is wanted, and tell everybody."""
+    def leave(self, connection: Connection) -> None:
+        """Begin to do what was asked for."""
+        self._task = asyncio.create_task(self._perform(connection))
+
+    async def _perform(self, connection: Connection) -> None:
         wanted = [(batch, answer) for batch, answer in self._asked if not answer.done()]
         batches = [batch for batch, _ in wanted]
         found: Sequence[_Answer]
@@ -92,27 +91,39 @@ class _Fold:
 class _Place:
     """Where the tasks of one loop meet that ask for the same kind of operations.
 
+    Args:
+        connection: Where these are sent.
+
     Attributes:
         together: Whether several asked in the last tick in which any did.
-        fold: What is open in this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.together = False
-        self.fold: _Fold | None = None
+        self._connection = connection
+        self._folds: list[_Fold] = []
         self._came = 0
 
     def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """Note that one asks."""
         self._came += 1
         if self._came == 1:
-            # Before the tasks of folds, which begin in the next tick as well.
             loop.call_soon(self._end_tick)
+
+    async def answer(self, batch: Batch) -> _Answer:
+        """Have a batch done together with others of this tick, and wait for its answer."""
+        if not self._folds or not self._folds[-1].takes(batch):
+            self._folds.append(_Fold())
+            self._folds[-1].takes(batch)
+        return await self._folds[-1].answer(batch)
 
     def _end_tick(self) -> None:
         self.together = self._came > 1
-        self.fold = None
         self._came = 0
+        # Not before: a loop may begin its tasks at once, and nobody could join.
+        folds, self._folds = self._folds, []
+        for fold in folds:
+            fold.leave(self._connection)
 
 
 class Folding:
@@ -140,16 +151,9 @@ class Folding:
         loop = asyncio.get_running_loop()
         place = self._places[kind].get(loop)
         if place is None:
-            place = self._places[kind][loop] = _Place()
+            place = self._places[kind][loop] = _Place(self._connection)
         place.enter(loop)
-        if not place.together:
-            return await self._alone(batch)
-        fold = place.fold
-        if fold is None or not fold.takes(batch):
-            fold = place.fold = _Fold()
-            fold.takes(batch)
-            fold.task = loop.create_task(fold.perform(self._connection))
-        answer = await fold.answer(batch)
+        answer = await place.answer(batch) if place.together else None
         return await self._alone(batch) if answer is None else answer
 
     async def _alone(self, batch: Batch) -> list[Result]:
@@ -163,4 +167,12 @@ def _together(batches: Sequence[Batch]) -> Plan[Sequence[_Answer]]:
     if found is None:
         return [None] * len(batches)
     results = iter(found)
-    return [batch.answered([next(results) for _ in batch.messages]) for batch in batches]
+    return [_answered(batch, [next(results) for _ in batch.messages]) for batch in batches]
+
+
+def _answered(batch: Batch, results: Sequence[pb.StoreResult]) -> _Answer:
+    try:
+        return batch.answered(results)
+    except Exception:
+        # Its task meets the same when it asks alone, and nobody else does.
+        return None

@@ -55,7 +55,8 @@ class Cached:
 
     def __init__(self, url: str) -> None:
         self.store = Counting()
-        self._cache = RedisCache(url, ttl=60.0)
+        # A busy machine must not look like a Redis that is away: what is not stored in time is left out.
+        self._cache = RedisCache(url, ttl=60.0, timeout=10.0)
         self.front = CachedCheckpoints(self.store, self._cache, inline_bytes=3)
         self.tenant = Tenant(self.front, TenantId(uuid4()))
         self.client = redis.Redis.from_url(url)

@@ -99,7 +99,7 @@ async def test_a_crowd_of_a_tenant_takes_few_calls(gated: Gated, tenant: Tenant)
     await asyncio.gather(*writes, *reads)
 
     assert [len(groups) for groups in gated.writes] == [1, CROWD - 1]
-    assert [len(groups) for groups in gated.gets] == [1, 1, CROWD - 2]
+    assert [len(groups) for groups in gated.gets] == [1, CROWD - 1], "all wait a moment for the first"
     assert len(await tenant.keys()) == CROWD
 
 

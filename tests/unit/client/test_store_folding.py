@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from langgraph.store.base import GetOp, PutOp
+from langgraph.store.base import GetOp, Item, PutOp
 from tenure.v1 import store_pb2 as pb
 from tenure_client import TenureStore, errors, folding
 
+from tests.harness.embedders import DIMS, embed_letters
 from tests.unit.client.item_server import ItemServer, refused, running
 
 UNAVAILABLE, INVALID_ARGUMENT = 14, 3
@@ -133,6 +135,22 @@ async def test_what_does_not_fit_into_one_answer_is_asked_for_alone(
     assert sizes(server) == [3, 1, 1, 1]
 
 
+async def test_what_one_cannot_read_is_not_the_others_fault(server: ItemServer, store: TenureStore) -> None:
+    await put(store, *range(3))
+
+    def spoil(group: pb.StoreGroup) -> pb.StoreGroupResult:
+        result = server.do(group)
+        for op, found in zip(group.ops, result.results, strict=True):
+            if op.get.key == "1":
+                found.item.value_json = "{"
+        return result
+
+    server.faults.extend([spoil] * 100)
+    found = await asyncio.gather(*(store.aget(NS, str(at)) for at in range(3)), return_exceptions=True)
+
+    assert [type(one) for one in found] == [Item, json.JSONDecodeError, Item]
+
+
 async def test_a_group_is_repeated_as_it_was(server: ItemServer, store: TenureStore) -> None:
     def applied_but_lost(group: pb.StoreGroup) -> pb.StoreGroupResult:
         server.do(group)
@@ -244,3 +262,18 @@ def test_loops_of_several_threads_do_not_meet(server: ItemServer) -> None:
         thread.join()
     store.connection.close()
     assert outcomes == [None] * 300
+
+
+@pytest.mark.skipif(
+    not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has tasks that begin at once"
+)
+async def test_tasks_that_begin_at_once_meet_as_well(server: ItemServer) -> None:
+    factory: Any = getattr(asyncio, "eager_task_factory", None)
+    asyncio.get_running_loop().set_task_factory(factory)
+    index: Any = {"dims": DIMS, "embed": embed_letters, "fields": ["text"]}
+    async with TenureStore(server.target, api_key="tn_test", index=index) as store:
+        for _ in range(2):
+            await asyncio.gather(*(store.aput(NS, str(at), {"text": f"word {at}"}) for at in range(3)))
+
+    assert sizes(server) == [1, 1, 1, 3]
+    assert {len(op.put.vectors) for group in server.groups for op in group.ops} == {1}
