@@ -46,6 +46,9 @@ class Embedder:
             return
         loop = asyncio.get_running_loop()
         round_ = self._rounds.get(loop)
+        if round_ is not None and round_.task is not None and round_.task.done():
+            # It was cancelled, with all tasks of the loop, before it began.
+            round_ = None
         # Without this, a delete would overtake the put before it.
         joins = round_ is not None and batch.writes
         if not (batch.texts or batch.queries or joins):

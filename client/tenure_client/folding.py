@@ -5,8 +5,8 @@ place in a lane and one record in the database, instead of one for each task. A 
 the end of its tick: only where several came at the last time, the next ones are waited for.
 
 A group is done or refused as a whole. If it is refused, each task asks for its own part alone: the fault of
-one is not the others'. In an application that traces, each operation travels by itself and has a trace of its
-own.
+one is not the others'. (Of writes to one key that overlap in time, one that is asked for again may then come
+after a later one.) In an application that traces, each operation travels by itself and has its own trace.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from langgraph.store.base import Result
 from tenure.v1 import store_pb2 as pb
@@ -22,11 +22,12 @@ from tenure.v1 import store_pb2 as pb
 from tenure_client import store_calls, tracing
 from tenure_client.calls import Plan
 from tenure_client.connection import Connection
+from tenure_client.errors import TenureError
 from tenure_client.store_operations import Batch, Kind
 
-MAX_OPS = 128
+MAX_OPS = 256
 """Operations of a group of several tasks."""
-MAX_BYTES = 128 * 1024
+MAX_BYTES = 256 * 1024
 """Bytes of such a group."""
 _NAME = "tenure.store.batch"
 
@@ -60,11 +61,12 @@ class _Fold:
                 self._task.cancel()
             raise
 
-    def leave(self, connection: Connection) -> None:
-        """Begin to do what was asked for."""
-        self._task = asyncio.create_task(self._perform(connection))
+    def leave(self, connection: Connection, begins: Callable[[], None]) -> None:
+        """Do what was asked for; `begins` is called just before it is sent."""
+        self._task = asyncio.create_task(self._perform(connection, begins))
 
-    async def _perform(self, connection: Connection) -> None:
+    async def _perform(self, connection: Connection, begins: Callable[[], None]) -> None:
+        begins()
         wanted = [(batch, answer) for batch, answer in self._asked if not answer.done()]
         batches = [batch for batch, _ in wanted]
         found: Sequence[_Answer]
@@ -81,7 +83,7 @@ class _Fold:
             for _, answer in wanted:
                 if not answer.done():
                     # One for each: an exception that several tasks raise would collect all their tracebacks.
-                    answer.set_exception(copy.copy(error))
+                    answer.set_exception(copy.copy(error) if isinstance(error, TenureError) else error)
             return
         for (_, answer), one in zip(wanted, found, strict=True):
             if not answer.done():
@@ -94,12 +96,11 @@ class _Place:
     Args:
         connection: Where these are sent.
 
-    Attributes:
-        together: Whether several asked in the last tick in which any did.
     """
 
     def __init__(self, connection: Connection) -> None:
-        self.together = False
+        self._together = False
+        self._leaving = 0
         self._connection = connection
         self._folds: list[_Fold] = []
         self._came = 0
@@ -110,6 +111,13 @@ class _Place:
         if self._came == 1:
             loop.call_soon(self._end_tick)
 
+    def gathers(self) -> bool:
+        """Whether several asked in the last tick in which any did, or what was asked has not been sent.
+
+        Whoever went alone then would overtake it.
+        """
+        return self._together or self._leaving > 0
+
     async def answer(self, batch: Batch) -> _Answer:
         """Have a batch done together with others of this tick, and wait for its answer."""
         if not self._folds or not self._folds[-1].takes(batch):
@@ -118,12 +126,16 @@ class _Place:
         return await self._folds[-1].answer(batch)
 
     def _end_tick(self) -> None:
-        self.together = self._came > 1
+        self._together = self._came > 1
         self._came = 0
         # Not before: a loop may begin its tasks at once, and nobody could join.
         folds, self._folds = self._folds, []
+        self._leaving += len(folds)
         for fold in folds:
-            fold.leave(self._connection)
+            fold.leave(self._connection, self._left)
+
+    def _left(self) -> None:
+        self._leaving -= 1
 
 
 class Folding:
@@ -153,7 +165,7 @@ class Folding:
         if place is None:
             place = self._places[kind][loop] = _Place(self._connection)
         place.enter(loop)
-        answer = await place.answer(batch) if place.together else None
+        answer = await place.answer(batch) if place.gathers() else None
         return await self._alone(batch) if answer is None else answer
 
     async def _alone(self, batch: Batch) -> list[Result]:

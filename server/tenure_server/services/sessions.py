@@ -104,7 +104,9 @@ class _Batch:
             yield
         finally:
             self._sending -= 1
-            self._look()
+            if self._unwanted:
+                # Not at once: this may be the task that would be cancelled, about to send the next part.
+                asyncio.get_running_loop().call_soon(self._look)
 
     def given_up(self) -> bool:
         """Tell whether its task was cancelled because of `give_up` alone, and take that back then."""

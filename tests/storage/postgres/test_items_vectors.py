@@ -192,6 +192,21 @@ async def test_a_later_migrate_makes_the_indexes(tenant: Tenant, database: Datab
     assert _has_index(database)
 
 
+async def test_without_what_asks_the_index_it_is_done_without(tenant: Tenant, database: Database) -> None:
+    if not _has_index(database):
+        pytest.skip("this Postgres has no pgvector 0.8")
+    vectors = await _fill(tenant)
+    _ask_the_index(database, above=20)
+    asks = "SELECT to_regproc(%s) IS NOT NULL"
+    name = f"tenure.nearest_by_index_{DIMS}_1"
+    with psycopg.connect(database.admin_url, autocommit=True) as admin:
+        admin.execute(f"DROP FUNCTION {name}")
+        (nearest,) = await tenant.found(search(vector=vectors[5], limit=1), index=INDEX)
+        assert nearest.key == "5"
+        assert await migrate(database.admin_url) == []
+        assert admin.execute(asks, [name]).fetchone() == (True,)
+
+
 async def test_an_extension_in_another_schema_serves(database: Database) -> None:
     if not _has_index(database):
         pytest.skip("this Postgres has no pgvector 0.8")

@@ -70,7 +70,7 @@ async def test_a_crowd_that_comes_again_is_one_group(server: ItemServer) -> None
 
 async def test_a_task_that_comes_alone_is_not_held_up(server: ItemServer, store: TenureStore) -> None:
     await put(store, 1)
-    assert not store._folding._places[folding.Kind.WRITES][asyncio.get_running_loop()].together
+    assert not store._folding._places[folding.Kind.WRITES][asyncio.get_running_loop()].gathers()
     await put(store, 2, 3)
 
     assert sizes(server) == [1, 1, 1], "the second time nobody knew that another one comes"
@@ -91,6 +91,20 @@ async def test_the_last_write_of_a_tick_wins_and_deletes_keep_their_turn(
     assert {item.key: item.value for item in await store.asearch(NS)} == {"k": {"n": 2}, "back": {"n": 3}}
 
 
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_write_of_a_later_tick_does_not_overtake(
+    server: ItemServer, store: TenureStore, ticks: int
+) -> None:
+    first = asyncio.ensure_future(store.aput(NS, "k", {"n": 1}))
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    await asyncio.gather(first, store.aput(NS, "k", {"n": 2}))
+
+    found = await store.aget(NS, "k")
+    assert found is not None
+    assert found.value == {"n": 2}
+
+
 async def test_too_much_for_one_group_is_several_that_keep_their_order(
     server: ItemServer, store: TenureStore
 ) -> None:
@@ -105,7 +119,7 @@ async def test_too_much_for_one_group_is_several_that_keep_their_order(
         store.aput(NS, "l", {"n": 4}),
     )
     sent = {group.ops[0].put.key: len(group.ops) for group in server.groups[:3]}
-    assert sent == {"0": folding.MAX_OPS, "128": 5, "l": 2}
+    assert sent == {"0": folding.MAX_OPS, f"{folding.MAX_OPS}": 5, "l": 2}
     found = [await store.aget(NS, key) for key in ("k", "l")]
     assert [item and item.value for item in found] == [{"n": 2}, {"n": 4}]
 
@@ -262,6 +276,27 @@ def test_loops_of_several_threads_do_not_meet(server: ItemServer) -> None:
         thread.join()
     store.connection.close()
     assert outcomes == [None] * 300
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 3])
+async def test_after_all_tasks_were_cancelled_others_embed_and_write(server: ItemServer, ticks: int) -> None:
+    index: Any = {"dims": DIMS, "embed": embed_letters, "fields": ["text"]}
+    async with TenureStore(server.target, api_key="tn_test", index=index) as store:
+        for _ in range(2):
+            await asyncio.gather(*(store.aput(NS, str(at), {"text": "warm"}) for at in range(2)))
+        before = asyncio.all_tasks()
+        tasks = [asyncio.ensure_future(store.aput(NS, str(at), {"text": "gone"})) for at in range(3)]
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(store.aput(NS, "k", {"text": f"{at}"}) for at in range(3)))
+
+        found = await store.aget(NS, "k")
+        assert found is not None
+        assert found.value == {"text": "2"}
 
 
 @pytest.mark.skipif(

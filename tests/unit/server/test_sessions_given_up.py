@@ -99,3 +99,22 @@ async def test_a_write_may_be_given_up_too(served: Served) -> None:
     assert answer is not None
     assert (answer.call_id, answer.status.code) == (sent, grpc.StatusCode.CANCELLED.value[0])
     assert served.store.running == 0
+
+
+async def test_parts_that_follow_at_once_are_all_sent() -> None:
+    batch, sent = sessions._Batch(1), []
+
+    async def serve() -> None:
+        for number, more in enumerate([True, True, False]):
+            with batch.sending(pb.SessionResponse(more=more)):
+                if number == 0:
+                    batch.give_up()
+                    await asyncio.sleep(0.01)
+                else:
+                    await asyncio.sleep(0)
+                sent.append(number)
+
+    batch.task = asyncio.create_task(serve())
+    await asyncio.wait([batch.task], timeout=30)
+    assert sent == [0, 1, 2]
+    assert not batch.task.cancelled()

@@ -713,9 +713,10 @@ BEGIN
         RETURN 0;
     END IF;
     FOREACH v_dims IN ARRAY ARRAY[384, 512, 768, 1024, 1536] LOOP
-        CONTINUE WHEN to_regclass(format('tenure.item_vector_hnsw_%s', v_dims)) IS NOT NULL;
+        CONTINUE WHEN to_regclass(format('tenure.item_vector_hnsw_%s', v_dims)) IS NOT NULL
+            AND to_regproc(format('tenure.nearest_by_index_%s_1', v_dims)) IS NOT NULL;
         EXECUTE format(
-            'CREATE INDEX item_vector_hnsw_%1$s ON tenure.item_vector '
+            'CREATE INDEX IF NOT EXISTS item_vector_hnsw_%1$s ON tenure.item_vector '
             'USING hnsw ((embedding::%2$I.vector(%1$s)) %2$I.vector_cosine_ops) WHERE dims = %1$s',
             v_dims, v_schema);
         EXECUTE format(
@@ -826,6 +827,7 @@ BEGIN
         n.nspname,
         string_to_array(substring(e.extversion FROM '^\d+\.\d+'), '.')::int[] >= '{0,8}'
         AND to_regclass(format('tenure.item_vector_hnsw_%s', v_dims)) IS NOT NULL
+        AND to_regproc(format('tenure.nearest_by_index_%s_1', v_dims)) IS NOT NULL
     INTO v_schema, v_iterates
     FROM pg_catalog.pg_extension AS e
     JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
