@@ -23,13 +23,12 @@ from tenure_client import store_calls, tracing
 from tenure_client.calls import Plan
 from tenure_client.connection import Connection
 from tenure_client.errors import TenureError
-from tenure_client.store_operations import Batch, Kind
+from tenure_client.store_operations import SPAN, Batch, Kind
 
 MAX_OPS = 256
 """Operations of a group of several tasks."""
 MAX_BYTES = 256 * 1024
 """Bytes of such a group."""
-_NAME = "tenure.store.batch"
 
 _Answer = list[Result] | None
 """The results of a batch; None = it is to be asked for alone."""
@@ -46,8 +45,9 @@ class _Fold:
 
     def takes(self, batch: Batch) -> bool:
         """Count a batch in, and tell whether there is room for it beside others."""
-        self._count += len(batch.messages)
-        self._size += batch.size
+        messages = batch.messages
+        self._count += len(messages)
+        self._size += sum([message.ByteSize() for message in messages])
         return not self._asked or (self._count <= MAX_OPS and self._size <= MAX_BYTES)
 
     async def answer(self, batch: Batch) -> _Answer:
@@ -72,9 +72,9 @@ class _Fold:
         found: Sequence[_Answer]
         try:
             if len(batches) < 2:
-                found = [await connection.arun(_NAME, batch.plan()) for batch in batches]
+                found = [await connection.arun(SPAN, batch.plan()) for batch in batches]
             else:
-                found = await connection.arun(_NAME, _together(batches))
+                found = await connection.arun(SPAN, _together(batches))
         except asyncio.CancelledError:
             for _, answer in wanted:
                 answer.cancel()
@@ -169,7 +169,7 @@ class Folding:
         return await self._alone(batch) if answer is None else answer
 
     async def _alone(self, batch: Batch) -> list[Result]:
-        return await self._connection.arun(_NAME, batch.plan())
+        return await self._connection.arun(SPAN, batch.plan())
 
 
 def _together(batches: Sequence[Batch]) -> Plan[Sequence[_Answer]]:

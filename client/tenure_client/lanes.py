@@ -35,8 +35,9 @@ MAX_IN_FLIGHT = 2
 batches become smaller without being answered sooner."""
 MAX_OPERATIONS = 256
 _MAX_ABANDONED = 8
-"""Batches that nobody waits for any more and that do not count as under way. The server works on them all the
-same: without a bound, callers that give up quickly would bury it, and their neighbours with it."""
+"""Batches that nobody waits for any more and that do not count as under way. The server works on them, on
+reads until it has heard of it: without a bound, callers that give up quickly would bury it, and their
+neighbours with it."""
 
 Send = Callable[[pb.SessionRequest, Callable[[Any], None]], Callable[[], None]]
 """Sends a batch and sees to it that its second argument is called with each part of the answer, or once with

@@ -30,7 +30,6 @@ _SECOND_THOUGHT = 0.01
 """Seconds after which the server is told that a batch on a loop was given up. Most have been answered by
 then; and a loop that is being closed forgets a timer, but complains about a task."""
 
-
 Metadata = tuple[tuple[str, str], ...]
 OnAnswer = Callable[[Any], None]
 """Is called with each SessionResponse of a batch, or once with a TenureError."""

@@ -20,7 +20,7 @@ from tenure_client.folding import Folding
 from tenure_client.indexing import Indexing
 from tenure_client.rebuilding import Rebuild
 from tenure_client.store_codec import SearchMode
-from tenure_client.store_operations import Batch, ModeSearchOp, check_mode
+from tenure_client.store_operations import SPAN, Batch, ModeSearchOp, check_mode
 
 Progress = Callable[[int, int], object]
 """Is called with how many items are done, and how many there are."""
@@ -146,7 +146,7 @@ class TenureStore(SetUp, BaseStore):
         """
         batch = Batch(ops, self._indexing, self.search_mode)
         self._embedder.embed(batch)
-        return self.connection.run("tenure.store.batch", batch.plan())
+        return self.connection.run(SPAN, batch.plan())
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Do several operations at once; see `batch`."""

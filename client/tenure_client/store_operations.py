@@ -18,6 +18,8 @@ from tenure_client.calls import Plan
 from tenure_client.errors import InvalidRequest
 from tenure_client.indexing import Indexing, Vectors, searchable_text
 
+SPAN = "tenure.store.batch"
+"""What a batch is called in traces."""
 MAX_OPS = 1_000
 """Operations of one group."""
 PAGE_SECONDS = 1.0
@@ -92,15 +94,9 @@ class Batch:
         """What is sent."""
         return [message for _, _, message in self._reads] + self.writes
 
-    @property
-    def size(self) -> int:
-        """Bytes of that."""
-        return sum([message.ByteSize() for message in self.messages])
-
-    def answered(self, results: Iterable[pb.StoreResult]) -> list[Result]:
-        """Return the result of each operation, given what was found by its gets."""
-        for (at, _, _), result in zip(self._reads, results, strict=False):
-            self._results[at] = cast("Result", store_codec.answer(result))
+    def answered(self, results: Sequence[pb.StoreResult]) -> list[Result]:
+        """Return the result of each operation, given those of its messages."""
+        self._take(self._reads, results[: len(self._reads)])
         return self._results
 
     def embedded(self, texts: Vectors, queries: Vectors) -> None:
@@ -119,8 +115,7 @@ class Batch:
         """Do it all and return the result of each operation."""
         for some in _portions(self._reads):
             answers = yield from store_calls.read(self.group([message for _, _, message in some]))
-            for (at, _, _), result in zip(some, answers, strict=True):
-                self._results[at] = cast("Result", store_codec.answer(result))
+            self._take(some, answers)
         for at, op, message in self._reads:
             if isinstance(op, (SearchOp, ListNamespacesOp)):
                 found = cast("list[Any]", self._results[at] or [])
@@ -128,6 +123,10 @@ class Batch:
         for writes in _portions(self.writes):
             yield from store_calls.write(self.group(writes))
         return self._results
+
+    def _take(self, reads: Sequence[tuple[int, Op, pb.StoreOp]], answers: Sequence[pb.StoreResult]) -> None:
+        for (at, _, _), result in zip(reads, answers, strict=True):
+            self._results[at] = cast("Result", store_codec.answer(result))
 
     def _read(self, op: Op) -> pb.StoreOp:
         if isinstance(op, GetOp):

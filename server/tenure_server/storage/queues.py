@@ -188,8 +188,7 @@ class Queue(Generic[T, A]):
         waiting = list(self._waiting)
         self._waiting.clear()
         _fail(waiting, _stopping())
-        self._stop_watching()
-        self._start_later(None)
+        self._stop_timers()
         tasks = self._calls | self._lone
         for task in tasks:
             task.cancel()
@@ -201,18 +200,14 @@ class Queue(Generic[T, A]):
             self._launch(self._calls, self._run(batch), batch[0].asker.context)
 
     def _may_launch(self) -> bool:
-        if not self._calls or len(self._calls) >= self._most_calls:
-            return not self._calls
+        if not self._calls:
+            return True
+        if len(self._calls) >= self._most_calls:
+            return False
         left = self._launched_at + self._patience - time.monotonic()
         if left > 0 and self._next_start is None:
-            self._start_later(left)
+            self._next_start = asyncio.get_running_loop().call_later(left, self._start_now)
         return left <= 0
-
-    def _start_later(self, seconds: float | None) -> None:
-        if self._next_start is not None:
-            self._next_start.cancel()
-        loop = asyncio.get_running_loop()
-        self._next_start = None if seconds is None else loop.call_later(seconds, self._start_now)
 
     def _start_now(self) -> None:
         self._next_start = None
@@ -230,8 +225,7 @@ class Queue(Generic[T, A]):
         among.discard(task)
         self._start()
         if not self._calls and not self._lone and not self._waiting:
-            self._stop_watching()
-            self._start_later(None)
+            self._stop_timers()
             self._emptied()
 
     def _watch(self, operations: Iterable[Waiting[T, A]]) -> None:
@@ -263,10 +257,11 @@ class Queue(Generic[T, A]):
                     early.append(one)
         self._watch(early)
 
-    def _stop_watching(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+    def _stop_timers(self) -> None:
+        for timer in (self._expiry, self._next_start):
+            if timer is not None:
+                timer.cancel()
+        self._expiry = self._next_start = None
 
     def _take(self) -> list[Waiting[T, A]]:
         batch: list[Waiting[T, A]] = []
