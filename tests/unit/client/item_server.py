@@ -38,7 +38,7 @@ class Travelled:
     """What came in one batch.
 
     Attributes:
-        by: "Session", "Batch" or "BatchSliced".
+        by: "Session" or "BatchSliced".
         groups: Its groups.
     """
 
@@ -95,9 +95,6 @@ class ItemServer(
             yield checkpoints_pb2.SessionResponse(
                 call_id=request.call_id, store=self._answer("Session", request.store)
             )
-
-    def Batch(self, request: pb.BatchRequest, context: Any) -> pb.BatchResponse:
-        return self._answer("Batch", request)
 
     def BatchSliced(self, request_iterator: Any, context: Any) -> Iterator[pb.BatchSlicedResponse]:
         request = slices.join(pb.BatchRequest, (part.slice for part in request_iterator))

@@ -24,6 +24,7 @@ from tenure_client import (
 )
 from tenure_client.lanes import MAX_IN_FLIGHT
 
+from tests.harness.waiting import until
 from tests.unit.client import scripted
 from tests.unit.client.scripted import Answer, Script, fail, lose, reply
 
@@ -112,13 +113,6 @@ def held() -> Iterator[Held]:
     gate = Held()
     yield gate
     gate.open.set()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait for something that has no event to wait for."""
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.001)
 
 
 def results(*codes: int) -> pb.WriteResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,6 +19,7 @@ from tenure_server.domain import Scope
 from tenure_server.limits import MIB
 from tenure_server.services import parts, sessions
 
+from tests.harness.waiting import until
 from tests.unit.server.serving import TRACE, Served, Stream, read, serving, write
 from tests.unit.server.spans import recording
 
@@ -34,12 +35,6 @@ async def served() -> AsyncIterator[Served]:
         yield opened
         opened.store.open.set()
         opened.store.freed.set()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.001)
 
 
 def reason_of(status: status_pb2.Status) -> str:

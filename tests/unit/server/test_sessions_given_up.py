@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 from tenure.v1 import checkpoints_pb2 as pb
 from tenure_server.services import sessions
 
+from tests.harness.waiting import until
 from tests.unit.server.serving import Served, Stream, serving, write
 from tests.unit.server.storing import batch, get, put, search
 
@@ -22,12 +23,6 @@ async def served() -> AsyncIterator[Served]:
         yield opened
         opened.items.searches.set()
         opened.store.open.set()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["at once", "when it has been said to take longer"])
@@ -118,3 +113,22 @@ async def test_parts_that_follow_at_once_are_all_sent() -> None:
     await asyncio.wait([batch.task], timeout=30)
     assert sent == [0, 1, 2]
     assert not batch.task.cancelled()
+
+
+async def test_what_is_given_up_as_its_session_ends_is_not_answered() -> None:
+    batch = sessions._Batch(1)
+    answered = []
+
+    async def serve() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            answered.append(batch.given_up())
+            raise
+
+    batch.task = asyncio.create_task(serve())
+    await asyncio.sleep(0)
+    batch.give_up()
+    batch.task.cancel()
+    await asyncio.wait([batch.task], timeout=30)
+    assert answered == [False]

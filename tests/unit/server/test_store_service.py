@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -16,6 +16,7 @@ from tenure_server.admission import SLICED
 from tenure_server.limits import MIB
 from tenure_server.services.sessions import _MAX_BATCHES
 
+from tests.harness.waiting import until
 from tests.unit.server.serving import TRACE, Served, Stream, read, serving
 from tests.unit.server.spans import recording
 from tests.unit.server.storing import (
@@ -48,12 +49,6 @@ async def served() -> AsyncIterator[Served]:
         yield opened
         opened.items.searches.set()
         opened.items.writes.set()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.001)
 
 
 def sized(count: int) -> dict[str, str]:
